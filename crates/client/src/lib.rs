@@ -1,0 +1,1 @@
+//! One trait to speak to the API: in-process or HTTPS.

@@ -1,0 +1,1 @@
+//! The control loops, as pure plans.

@@ -1,0 +1,1 @@
+//! CRI client: containers through containerd or CRI-O.

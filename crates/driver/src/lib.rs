@@ -1,0 +1,1 @@
+//! Runs plans: queues, retries, leases, actions.

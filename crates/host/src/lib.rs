@@ -1,0 +1,1 @@
+//! Kernel and process access: netlink, nft, mounts, cgroups, namespaces.

@@ -1,0 +1,1 @@
+//! Shared caches over list and watch, with indexes.

@@ -1,0 +1,1 @@
+//! A virtual machine as a QEMU command line, computed as a value.

@@ -1,0 +1,1 @@
+//! QEMU processes: the pod runtime of virtual machines.

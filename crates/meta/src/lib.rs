@@ -1,0 +1,1 @@
+//! Values that every object shares: names, quantities, selectors, metadata, Status.

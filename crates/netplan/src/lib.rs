@@ -1,0 +1,1 @@
+//! Services, policy and IPAM as nftables rulesets and addresses, computed as values.

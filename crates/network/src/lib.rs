@@ -1,0 +1,1 @@
+//! Pod network, services and host ports on one node.

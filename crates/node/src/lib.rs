@@ -1,0 +1,1 @@
+//! The node agent: the life of pods.

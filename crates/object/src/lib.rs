@@ -1,0 +1,1 @@
+//! The object machinery: schemas, pruning, defaulting, patches, apply, JSONPath, tables.

@@ -1,0 +1,1 @@
+//! Certificates, signing keys, tokens and kubeconfig files.

@@ -1,0 +1,1 @@
+//! The form of every control loop: View, Plan, Action.

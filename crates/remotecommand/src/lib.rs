@@ -1,0 +1,1 @@
+//! SPDY and WebSocket stream protocols of exec, attach and port-forward.

@@ -1,0 +1,1 @@
+//! The port between the node agent and whatever runs a pod.

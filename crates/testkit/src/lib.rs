@@ -1,0 +1,1 @@
+//! What end-to-end tests share: a server, a kubectl, a deadline.

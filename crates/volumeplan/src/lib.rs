@@ -1,0 +1,1 @@
+//! Provisioning and snapshot decisions for volumes.

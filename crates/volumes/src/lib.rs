@@ -1,0 +1,1 @@
+//! Local volumes: provisioning, mounting, block files.

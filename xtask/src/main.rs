@@ -1,0 +1,2 @@
+//! Builds, tests and runs Allmend on one machine.
+fn main() {}
