@@ -202,7 +202,12 @@ impl ErrorList {
 
     /// `path: Too long: may not be more than max bytes`.
     pub fn too_long(&mut self, path: &Path, max: usize) {
-        self.add(ErrorKind::TooLong, path, "", format!("may not be more than {max} bytes"));
+        self.add(
+            ErrorKind::TooLong,
+            path,
+            "",
+            format!("may not be more than {max} bytes"),
+        );
     }
 
     /// `path: Too many: n: must have at most max items`.

@@ -183,10 +183,7 @@ impl Object {
 
     /// The owner reference with `controller: true`.
     pub fn controller(&self) -> Option<&OwnerReference> {
-        self.header
-            .owner_references
-            .iter()
-            .find(|o| o.controller == Some(true))
+        self.header.owner_references.iter().find(|o| o.controller == Some(true))
     }
 
     /// A typed view, decoded at the first call and shared by all later ones.
@@ -338,7 +335,10 @@ mod tests {
         assert_eq!(object.resource_version(), 42);
         assert_eq!(object.controller().unwrap().name, "o");
         assert!(!object.raw().windows(13).any(|w| w == b"managedFields"));
-        assert_eq!(object.to_full_value()["metadata"]["managedFields"][0]["manager"], "kubectl");
+        assert_eq!(
+            object.to_full_value()["metadata"]["managedFields"][0]["manager"],
+            "kubectl"
+        );
     }
 
     #[test]

@@ -119,7 +119,9 @@ impl FromStr for Quantity {
             Some(b'+') => (false, &text[1..]),
             _ => (false, text),
         };
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
         let (number, suffix) = rest.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
         if (whole.is_empty() && fraction.is_empty()) || fraction.contains('.') {
@@ -321,7 +323,9 @@ mod tests {
 
     #[test]
     fn junk_is_refused() {
-        for text in ["", "-", ".", "1.2.3", "1KI", "abc", "1e", "1e99", "1 Gi", "Gi", "0x1", "1mm", "٣"] {
+        for text in [
+            "", "-", ".", "1.2.3", "1KI", "abc", "1e", "1e99", "1 Gi", "Gi", "0x1", "1mm", "٣",
+        ] {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
         assert!("9".repeat(60).parse::<Quantity>().is_err());

@@ -67,7 +67,10 @@ impl LabelSelector {
                 break;
             }
             if !parser.eat(",") {
-                return Err(SelectorError(format!("found '{}', expected: ',' or 'end of string'", parser.rest)));
+                return Err(SelectorError(format!(
+                    "found '{}', expected: ',' or 'end of string'",
+                    parser.rest
+                )));
             }
             parser.space();
         }
@@ -102,7 +105,9 @@ impl LabelSelector {
         let mut requirements = Vec::new();
         let labels = value.get("matchLabels").and_then(Value::as_object);
         for (k, v) in labels.into_iter().flatten() {
-            let v = v.as_str().ok_or_else(|| SelectorError(format!("matchLabels[{k}] must be a string")))?;
+            let v = v
+                .as_str()
+                .ok_or_else(|| SelectorError(format!("matchLabels[{k}] must be a string")))?;
             requirements.push(Requirement {
                 key: k.clone(),
                 op: Op::In,
@@ -126,10 +131,12 @@ impl LabelSelector {
 
     /// `key -> value` pairs that any match must have; an index can use one of them.
     pub fn exact(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.requirements.iter().filter_map(|r| match (r.op, r.values.as_slice()) {
-            (Op::In, [one]) => Some((r.key.as_str(), one.as_str())),
-            _ => None,
-        })
+        self.requirements
+            .iter()
+            .filter_map(|r| match (r.op, r.values.as_slice()) {
+                (Op::In, [one]) => Some((r.key.as_str(), one.as_str())),
+                _ => None,
+            })
     }
 }
 
@@ -148,10 +155,16 @@ fn expression(e: &Value) -> Result<Requirement, SelectorError> {
         "DoesNotExist" => Op::DoesNotExist,
         "Gt" => Op::Gt,
         "Lt" => Op::Lt,
-        other => return Err(SelectorError(format!("\"{other}\" is not a valid label selector operator"))),
+        other => {
+            return Err(SelectorError(format!(
+                "\"{other}\" is not a valid label selector operator"
+            )));
+        }
     };
     if matches!(op, Op::In | Op::NotIn) && values.is_empty() {
-        return Err(SelectorError("for 'in', 'notin' operators, values set can't be empty".into()));
+        return Err(SelectorError(
+            "for 'in', 'notin' operators, values set can't be empty".into(),
+        ));
     }
     Ok(Requirement { key, op, values })
 }
@@ -337,7 +350,9 @@ impl FieldSelector {
 
     /// Whether every term holds; `get` gives a field's value, empty when unset.
     pub fn matches(&self, mut get: impl FnMut(&str) -> String) -> bool {
-        self.terms.iter().all(|(field, equal, value)| (get(field) == *value) == *equal)
+        self.terms
+            .iter()
+            .all(|(field, equal, value)| (get(field) == *value) == *equal)
     }
 }
 
@@ -377,9 +392,17 @@ fn unescape(s: &str) -> Result<String, SelectorError> {
         match c {
             '\\' => match chars.next() {
                 Some(e @ ('\\' | ',' | '=')) => out.push(e),
-                _ => return Err(SelectorError(format!("invalid field selector: invalid escape sequence in '{s}'"))),
+                _ => {
+                    return Err(SelectorError(format!(
+                        "invalid field selector: invalid escape sequence in '{s}'"
+                    )));
+                }
             },
-            ',' | '=' => return Err(SelectorError(format!("invalid field selector: unescaped character in '{s}'"))),
+            ',' | '=' => {
+                return Err(SelectorError(format!(
+                    "invalid field selector: unescaped character in '{s}'"
+                )));
+            }
             c => out.push(c),
         }
     }
@@ -440,7 +463,13 @@ mod tests {
     fn field_selectors() {
         let s = FieldSelector::parse(r"metadata.name=a\,b,status.phase!=Running").unwrap();
         assert_eq!(s.requires("metadata.name"), Some("a,b"));
-        let get = |f: &str| if f == "metadata.name" { "a,b".to_owned() } else { "Pending".to_owned() };
+        let get = |f: &str| {
+            if f == "metadata.name" {
+                "a,b".to_owned()
+            } else {
+                "Pending".to_owned()
+            }
+        };
         assert!(s.matches(get));
         assert_eq!(FieldSelector::parse(&s.to_string()).unwrap(), s);
         assert!(FieldSelector::parse("nonsense").is_err());

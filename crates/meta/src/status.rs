@@ -123,7 +123,11 @@ impl Status {
 
     /// 404 for a path that no handler serves.
     pub fn no_such_path() -> Self {
-        Self::new(404, Reason::NotFound, "the server could not find the requested resource")
+        Self::new(
+            404,
+            Reason::NotFound,
+            "the server could not find the requested resource",
+        )
     }
 
     /// 409: `pods "x" already exists`.
