@@ -1,1 +1,6 @@
-//! The object machinery: schemas, pruning, defaulting, patches, apply, JSONPath, tables.
+//! The object machinery: everything the API does to objects of any kind,
+//! driven by a structural schema.
+//!
+//! Must not know any kind, do I/O, read a clock, or panic on any input.
+
+pub mod schema;
