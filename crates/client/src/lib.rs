@@ -3,8 +3,10 @@
 //!
 //! Must not cache, retry or decide: that is the work of `informer` and `driver`.
 
+mod http;
 mod types;
 
+pub use http::{ClientError, HttpClient};
 pub use types::{
     Body, DeleteOptions, EventStream, ListOptions, ObjectList, PatchType, Preconditions, WatchEvent, WriteOptions,
 };

@@ -92,7 +92,7 @@ impl Object {
     pub fn from_parts(raw: Bytes, managed_fields: Option<Bytes>) -> Result<Self, DecodeError> {
         // Derived decoders take an array for a struct; an object must be an object.
         if raw.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
-            return Err(serde::de::Error::custom("expected a JSON object")).map_err(DecodeError);
+            return Err(DecodeError(serde::de::Error::custom("expected a JSON object")));
         }
         let wire: WireObject = serde_json::from_slice(&raw)?;
         Ok(Object {

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::{Add, Sub};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -76,18 +77,26 @@ impl Quantity {
     pub fn is_negative(&self) -> bool {
         self.nano < 0
     }
+}
 
-    /// Sum; the format of the left side is kept unless it is zero.
-    pub fn add(self, other: Self) -> Self {
+impl Add for Quantity {
+    type Output = Self;
+
+    /// The format of the left side is kept unless it is zero.
+    fn add(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         Quantity {
             nano: self.nano.saturating_add(other.nano),
             format,
         }
     }
+}
 
-    /// Difference; the format of the left side is kept unless it is zero.
-    pub fn sub(self, other: Self) -> Self {
+impl Sub for Quantity {
+    type Output = Self;
+
+    /// The format of the left side is kept unless it is zero.
+    fn sub(self, other: Self) -> Self {
         let format = if self.is_zero() { other.format } else { self.format };
         Quantity {
             nano: self.nano.saturating_sub(other.nano),
@@ -318,7 +327,7 @@ mod tests {
         assert_eq!(q("1.0000000001").to_string(), "1000000001n");
         assert_eq!(q("2Gi").value(), 2 << 30);
         assert!(q("1Gi") > q("1G"));
-        assert_eq!(q("1Gi").add(q("1Gi")), q("2Gi"));
+        assert_eq!(q("1Gi") + q("1Gi"), q("2Gi"));
     }
 
     #[test]
