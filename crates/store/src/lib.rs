@@ -16,11 +16,18 @@ mod error;
 mod stamp;
 mod types;
 
+pub mod embedded;
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+#[cfg(test)]
+mod tests;
+
+pub use embedded::Embedded;
 pub use error::{Error, Result, Source};
 pub use stamp::Stamp;
 pub use types::{
-    Committed, Compare, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn,
-    WatchBatch, WatchEvent,
+    Committed, Compare, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchBatch, WatchEvent,
 };
 
 use async_trait::async_trait;

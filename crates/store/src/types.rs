@@ -34,7 +34,10 @@ pub struct Range {
 impl Range {
     /// All keys with `prefix`, at present.
     pub fn prefix(prefix: impl Into<Bytes>) -> Self {
-        Self { prefix: prefix.into(), ..Self::default() }
+        Self {
+            prefix: prefix.into(),
+            ..Self::default()
+        }
     }
 
     /// At most `limit` keys.
@@ -89,26 +92,36 @@ impl Txn {
     /// Puts a key that must be at `mod_revision`.
     pub fn update(key: impl Into<Bytes>, mod_revision: u64, value: impl Into<Bytes>) -> Self {
         let key = key.into();
-        Self::default().when(key.clone(), Condition::ModRevision(mod_revision)).put(key, value)
+        Self::default()
+            .when(key.clone(), Condition::ModRevision(mod_revision))
+            .put(key, value)
     }
 
     /// Deletes a key that must be at `mod_revision`.
     pub fn remove(key: impl Into<Bytes>, mod_revision: u64) -> Self {
         let key = key.into();
-        Self::default().when(key.clone(), Condition::ModRevision(mod_revision)).delete(key)
+        Self::default()
+            .when(key.clone(), Condition::ModRevision(mod_revision))
+            .delete(key)
     }
 
     /// Adds a condition.
     #[must_use]
     pub fn when(mut self, key: impl Into<Bytes>, condition: Condition) -> Self {
-        self.compares.push(Compare { key: key.into(), condition });
+        self.compares.push(Compare {
+            key: key.into(),
+            condition,
+        });
         self
     }
 
     /// Adds a put.
     #[must_use]
     pub fn put(mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        self.ops.push(Op::Put { key: key.into(), value: value.into() });
+        self.ops.push(Op::Put {
+            key: key.into(),
+            value: value.into(),
+        });
         self
     }
 
@@ -259,8 +272,6 @@ pub struct Stats {
     pub compacted: u64,
     /// Keys that exist.
     pub keys: u64,
-    /// Versions and deletions kept in history, the present ones included.
-    pub versions: u64,
     /// Bytes on disk, all files.
     pub disk_bytes: u64,
     /// Watches that are open (of this process).
