@@ -247,6 +247,12 @@ impl Drop for Embedded {
     }
 }
 
+/// The writer's connection as it is set up, for a test of the settings.
+#[cfg(test)]
+pub(crate) fn writer_connection(path: &Path) -> Result<rusqlite::Connection> {
+    file::open_writer(path, true)
+}
+
 /// Locks, also after a panic of another holder: what these mutexes guard is never left half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,6 +1,9 @@
 //! Tests of the embedded engine: the conformance suite, a model, crashes, and bad disks.
 
-mod embedded;
+mod crash;
+mod disk;
+mod life;
+mod model;
 
 use crate::{Embedded, Stamp, Store, embedded::Options};
 use std::path::Path;
