@@ -1,2 +1,26 @@
-//! The binary: wires everything together. The only crate that knows all others.
-fn main() {}
+//! The binary: reads flags, wires everything together, handles signals.
+//!
+//! The only crate that knows all others; must not hold any logic of theirs.
+
+mod cli;
+mod config_file;
+mod credentials;
+mod image;
+mod logging;
+mod preflight;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line, causes in order: what failed first, why last.
+            eprintln!("allmend: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Flags and verbs. Names follow what k3s users know.
+//!
+//! Must not do the work: each verb has a module of its own.
+
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::{config_file, credentials, image, logging};
+
+/// Where everything is kept unless told otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/allmend";
+
+/// Virtual machines and containers side by side in one pool, driven by the Kubernetes API.
+#[derive(Parser)]
+#[command(name = "allmend", version = version_line(), propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run the API server, the controllers and, unless --disable-agent, a node.
+    Server(Box<ServerFlags>),
+    /// Run a node that joins a server.
+    Agent(Box<AgentFlags>),
+    /// Print the version.
+    Version,
+    /// Print a kubeconfig with the administrator's credentials.
+    Kubeconfig(KubeconfigFlags),
+    /// Print the token with which other machines join.
+    Token(DataDir),
+    /// Bring container images in, list them, remove them.
+    #[command(subcommand)]
+    Image(image::Verb),
+    /// Print completions for a shell.
+    Completion {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Serve as a CNI plugin (started by the container runtime, not by people).
+    #[command(hide = true)]
+    Cni,
+    /// Supervise one virtual machine (started by the node agent, not by people).
+    #[command(hide = true)]
+    MachineSupervisor {
+        /// Directory of the machine.
+        directory: PathBuf,
+    },
+}
+
+/// The data directory alone.
+#[derive(Args, Clone)]
+pub struct DataDir {
+    /// Where all state is kept.
+    #[arg(long, short = 'd', default_value = DEFAULT_DATA_DIR, env = "ALLMEND_DATA_DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// Flags that server and agent share.
+#[derive(Args, Clone)]
+pub struct NodeFlags {
+    /// Where all state is kept.
+    #[arg(long, short = 'd', default_value = DEFAULT_DATA_DIR, env = "ALLMEND_DATA_DIR")]
+    pub data_dir: PathBuf,
+    /// YAML file with the same names as the flags; flags on the command line win.
+    #[arg(long, short = 'c', env = "ALLMEND_CONFIG_FILE")]
+    pub config: Option<PathBuf>,
+    /// Name of this node; the host name unless given.
+    #[arg(long, env = "ALLMEND_NODE_NAME")]
+    pub node_name: Option<String>,
+    /// Address by which other nodes reach this one; that of the default route unless given.
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// Label to register the node with, key=value; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub node_label: Vec<String>,
+    /// Taint to register the node with, key=value:Effect; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE:EFFECT", value_delimiter = ',')]
+    pub node_taint: Vec<String>,
+    /// CRI socket of a container runtime to use instead of our own containerd.
+    #[arg(long, value_name = "SOCKET")]
+    pub container_runtime_endpoint: Option<String>,
+    /// Shared secret with which machines join.
+    #[arg(long, env = "ALLMEND_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value = "pretty")]
+    pub log_format: LogFormat,
+    /// More detail in the log; repeat for more still.
+    #[arg(long, short = 'v', action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Port of the node's own HTTPS server (logs, exec, metrics).
+    #[arg(long, default_value_t = 10250)]
+    pub kubelet_port: u16,
+}
+
+/// Flags of `allmend server`.
+#[derive(Args, Clone)]
+pub struct ServerFlags {
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// Address to listen on.
+    #[arg(long, default_value = "0.0.0.0")]
+    pub bind_address: IpAddr,
+    /// Port to listen on.
+    #[arg(long, default_value_t = 6443)]
+    pub https_listen_port: u16,
+    /// More names and addresses for the server's certificate; may be repeated.
+    #[arg(long, value_delimiter = ',')]
+    pub tls_san: Vec<String>,
+    /// Where to write the administrator's kubeconfig.
+    #[arg(long, short = 'o', default_value = "/etc/allmend/allmend.yaml", env = "ALLMEND_KUBECONFIG_OUTPUT")]
+    pub write_kubeconfig: PathBuf,
+    /// File mode of that kubeconfig, octal.
+    #[arg(long, default_value = "600", value_parser = parse_mode)]
+    pub write_kubeconfig_mode: u32,
+    /// Run no node on this machine.
+    #[arg(long)]
+    pub disable_agent: bool,
+    /// Addresses of pods.
+    #[arg(long, default_value = "10.42.0.0/16")]
+    pub cluster_cidr: String,
+    /// Addresses of services.
+    #[arg(long, default_value = "10.43.0.0/16")]
+    pub service_cidr: String,
+    /// Ports of NodePort services.
+    #[arg(long, default_value = "30000-32767")]
+    pub service_node_port_range: String,
+    /// Address of the cluster's DNS; the tenth of the service addresses unless given.
+    #[arg(long)]
+    pub cluster_dns: Option<IpAddr>,
+    /// Domain of the cluster's DNS names.
+    #[arg(long, default_value = "cluster.local")]
+    pub cluster_domain: String,
+    /// Where state is kept: empty for the embedded store, or a comma-separated list of etcd URLs.
+    #[arg(long, env = "ALLMEND_DATASTORE_ENDPOINT", default_value = "")]
+    pub datastore_endpoint: String,
+    /// Leave a component out; may be repeated.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub disable: Vec<Component>,
+}
+
+/// Flags of `allmend agent`.
+#[derive(Args, Clone)]
+pub struct AgentFlags {
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// URL of the server to join.
+    #[arg(long, short = 's', env = "ALLMEND_URL")]
+    pub server: String,
+}
+
+#[derive(Args)]
+struct KubeconfigFlags {
+    #[command(flatten)]
+    data: DataDir,
+    /// URL of the server to write into it; the one it listens on unless given.
+    #[arg(long)]
+    server: Option<String>,
+}
+
+/// A part of the server that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Component {
+    /// Cluster DNS on each node.
+    Dns,
+    /// The `local` storage class.
+    LocalStorage,
+    /// Virtual machines.
+    Machines,
+    /// The service proxy (when another takes its place).
+    ServiceProxy,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Parses the command line and runs its verb.
+pub fn run() -> Result<()> {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    // The container runtime starts CNI plugins without arguments, by file name.
+    if args.first().is_some_and(|a| a.to_string_lossy().ends_with("allmend-cni")) {
+        std::process::exit(network::cni_main());
+    }
+    let cli = Cli::parse_from(config_file::expand(args)?);
+    match cli.verb {
+        Verb::Server(flags) => {
+            logging::start(flags.node.log_format, flags.node.verbose)?;
+            crate::server::run(*flags)
+        }
+        Verb::Agent(flags) => {
+            logging::start(flags.node.log_format, flags.node.verbose)?;
+            crate::agent::run(*flags)
+        }
+        Verb::Version => {
+            println!("allmend {}", version_line());
+            Ok(())
+        }
+        Verb::Kubeconfig(flags) => {
+            let text = credentials::admin_kubeconfig(&flags.data.data_dir, flags.server.as_deref())?;
+            println!("{text}");
+            Ok(())
+        }
+        Verb::Token(flags) => {
+            println!("{}", credentials::join_token(&flags.data_dir)?);
+            Ok(())
+        }
+        Verb::Image(verb) => image::run(verb),
+        Verb::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "allmend", &mut std::io::stdout());
+            Ok(())
+        }
+        Verb::Cni => std::process::exit(network::cni_main()),
+        Verb::MachineSupervisor { directory } => {
+            machines::supervise(&directory).with_context(|| format!("supervise machine in {}", directory.display()))
+        }
+    }
+}
+
+fn version_line() -> &'static str {
+    concat!(env!("CARGO_PKG_VERSION"), " (Kubernetes API 1.36)")
+}
+
+fn parse_mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("a file mode in octal, such as 600 or 644".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn modes_are_octal() {
+        assert_eq!(parse_mode("644"), Ok(0o644));
+        assert!(parse_mode("9").is_err() && parse_mode("1777").is_err());
+    }
+}
