@@ -24,7 +24,9 @@ pub fn open(name: &str, dir: &Path) -> Fallible<Box<dyn Engine>> {
         "redb" => Box::new(Redb::open(dir)?),
         "lmdb" => Box::new(Lmdb::open(dir)?),
         "fjall" => Box::new(Fjall::open(dir)?),
-        "sqlite" => Box::new(Sqlite::open(dir)?),
+        "sqlite1k" => Box::new(Sqlite::open(dir, 1024)?),
+        "sqlite2k" => Box::new(Sqlite::open(dir, 2048)?),
+        "sqlite4k" => Box::new(Sqlite::open(dir, 4096)?),
         other => return Err(format!("no engine {other}").into()),
     })
 }
@@ -189,8 +191,9 @@ impl Engine for Fjall {
 struct Sqlite(rusqlite::Connection);
 
 impl Sqlite {
-    fn open(dir: &Path) -> Fallible<Self> {
+    fn open(dir: &Path, page_size: u32) -> Fallible<Self> {
         let db = rusqlite::Connection::open(dir.join("sqlite"))?;
+        db.pragma_update(None, "page_size", page_size)?;
         db.execute_batch(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA cache_size = -8192;
              CREATE TABLE IF NOT EXISTS log (revision INTEGER PRIMARY KEY, value BLOB NOT NULL);

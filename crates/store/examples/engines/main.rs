@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const ENGINES: [&str; 4] = ["sqlite", "redb", "lmdb", "fjall"];
+const ENGINES: [&str; 6] = ["sqlite1k", "sqlite2k", "sqlite4k", "redb", "lmdb", "fjall"];
 const KEYS: u64 = 50_000;
 const VALUE: usize = 1500;
 
@@ -35,7 +35,7 @@ fn all(dir: &Path) -> Fallible<()> {
         std::fs::remove_dir_all(&place)?;
         match Tmpfs::mount(&place) {
             Ok(tmpfs) => run("full", engine, &tmpfs.0)?,
-            Err(reason) => println!("{engine:7} full disk               skipped: {reason}"),
+            Err(reason) => println!("{engine:9} full disk               skipped: {reason}"),
         }
         std::fs::remove_dir_all(&place)?;
     }
@@ -48,7 +48,7 @@ fn run(step: &str, engine: &str, dir: &Path) -> Fallible<()> {
         .arg(dir)
         .status()?;
     if !status.success() {
-        println!("{engine:7} {step:24} failed: {status}");
+        println!("{engine:9} {step:24} failed: {status}");
     }
     Ok(())
 }
@@ -96,6 +96,7 @@ fn speed(engine: &str, dir: &Path) -> Fallible<()> {
     figure(engine, "load 50k, batches of 500", started.elapsed(), KEYS);
     for (size, rounds) in [(1, 3000), (16, 1000), (64, 500)] {
         let mut times = Vec::with_capacity(rounds);
+        let before = written_bytes();
         for _ in 0..rounds {
             let batch: Vec<Record> = (0..size)
                 .map(|_| {
@@ -110,10 +111,11 @@ fn speed(engine: &str, dir: &Path) -> Fallible<()> {
         times.sort();
         let total: Duration = times.iter().sum();
         println!(
-            "{engine:7} update, batches of {size:<5} p50 {:>7.2} ms  p99 {:>7.2} ms  {:>7.0} records/s",
+            "{engine:9} update, batches of {size:<5} p50 {:>7.2} ms  p99 {:>7.2} ms  {:>7.0} records/s  {:>5.1} kB written/record",
             times[rounds / 2].as_secs_f64() * 1e3,
             times[rounds * 99 / 100].as_secs_f64() * 1e3,
-            (rounds as u64 * size) as f64 / total.as_secs_f64()
+            (rounds as u64 * size) as f64 / total.as_secs_f64(),
+            (written_bytes() - before) as f64 / 1e3 / (rounds as u64 * size) as f64
         );
     }
     let started = Instant::now();
@@ -125,7 +127,7 @@ fn speed(engine: &str, dir: &Path) -> Fallible<()> {
     let found = db.scan(b"/registry/core/pods/")?;
     figure(engine, "scan of all keys", started.elapsed(), found as u64);
     println!(
-        "{engine:7} resident after writes     {:>7.1} MB anonymous",
+        "{engine:9} resident after writes     {:>7.1} MB anonymous",
         anonymous_mb()
     );
     Ok(())
@@ -138,15 +140,15 @@ fn reopen(engine: &str, dir: &Path) -> Fallible<()> {
     let db = open(engine, dir)?;
     db.get(&key(7))?;
     println!(
-        "{engine:7} open, 117k records        {:>7.2} ms",
+        "{engine:9} open, 117k records        {:>7.2} ms",
         started.elapsed().as_secs_f64() * 1e3
     );
     println!(
-        "{engine:7} resident after open       {:>7.1} MB anonymous",
+        "{engine:9} resident after open       {:>7.1} MB anonymous",
         anonymous_mb() - before
     );
     println!(
-        "{engine:7} on disk (176 MB of values) {:>6.0} MB",
+        "{engine:9} on disk (176 MB of values) {:>6.0} MB",
         size(dir)? as f64 / 1e6
     );
     Ok(())
@@ -160,7 +162,7 @@ fn full(engine: &str, dir: &Path) -> Fallible<()> {
     let db = match open(engine, &place) {
         Ok(db) => db,
         Err(error) => {
-            println!("{engine:7} full disk: does not open on 64 MB: {error}");
+            println!("{engine:9} full disk: does not open on 64 MB: {error}");
             return Ok(());
         }
     };
@@ -173,23 +175,23 @@ fn full(engine: &str, dir: &Path) -> Fallible<()> {
             break error;
         }
         if Instant::now() > deadline {
-            println!("{engine:7} full disk: no error in 60 s");
+            println!("{engine:9} full disk: no error in 60 s");
             return Ok(());
         }
     };
-    println!("{engine:7} full disk: write {revision} says: {error}");
+    println!("{engine:9} full disk: write {revision} says: {error}");
     println!(
-        "{engine:7} full disk: a read says     {:?}",
+        "{engine:9} full disk: a read says     {:?}",
         db.get(&key(1)).map_err(|e| e.to_string())
     );
     std::fs::remove_file(&ballast)?;
     let again = db.write(&[(revision, key(1), random.value())]);
     println!(
-        "{engine:7} space back: a write says   {:?}",
+        "{engine:9} space back: a write says   {:?}",
         again.map_err(|e| e.to_string())
     );
     println!(
-        "{engine:7} space back: a read says    {:?}",
+        "{engine:9} space back: a read says    {:?}",
         db.get(&key(1)).map_err(|e| e.to_string())
     );
     drop(db);
@@ -199,13 +201,13 @@ fn full(engine: &str, dir: &Path) -> Fallible<()> {
             db.get(&key(2))
         })
         .map_err(|e| e.to_string());
-    println!("{engine:7} reopened: write, read say  {reopened:?}");
+    println!("{engine:9} reopened: write, read say  {reopened:?}");
     Ok(())
 }
 
 fn figure(engine: &str, what: &str, elapsed: Duration, count: u64) {
     println!(
-        "{engine:7} {what:25} {:>7.1} us each",
+        "{engine:9} {what:25} {:>7.1} us each",
         elapsed.as_secs_f64() * 1e6 / count as f64
     );
 }
@@ -216,6 +218,13 @@ fn anonymous_mb() -> f64 {
     let line = status.lines().find_map(|l| l.strip_prefix("RssAnon:"));
     let kilobytes = line.and_then(|l| l.split_whitespace().next()?.parse::<f64>().ok());
     kilobytes.unwrap_or(f64::NAN) / 1024.0
+}
+
+/// What this process has caused to be written to the disk.
+fn written_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").unwrap_or_default();
+    let line = io.lines().find_map(|l| l.strip_prefix("write_bytes: "));
+    line.and_then(|l| l.parse().ok()).unwrap_or(0)
 }
 
 fn size(dir: &Path) -> Fallible<u64> {

@@ -240,7 +240,7 @@ impl View<'_> {
         while let Some(row) = self.next(&mut rows)? {
             let record = self.indexed(row)?;
             let record = match range.at_revision {
-                Some(at) => record.as_of(self.db, at, self.compacted, self.path)?,
+                Some(at) => record.at_revision(self.db, at, self.compacted, self.path)?,
                 None => Some(record),
             };
             let Some(item) = record.and_then(Record::into_key_value) else {

@@ -118,7 +118,7 @@ impl Record {
     }
 
     /// The version of this record's key as it was after `at`, walking back from this one.
-    pub(super) fn as_of(self, db: &Connection, at: u64, compacted: u64, path: &Path) -> Result<Option<Self>> {
+    pub(super) fn at_revision(self, db: &Connection, at: u64, compacted: u64, path: &Path) -> Result<Option<Self>> {
         let mut record = self;
         while record.revision() > at {
             match record.before(db, compacted, path)? {

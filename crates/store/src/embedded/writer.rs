@@ -8,7 +8,6 @@ use super::record::{self, Record};
 use crate::Stamp;
 use crate::error::{Error, Result};
 use crate::types::{Committed, Condition, EventKind, KeyValue, Op, Outcome, Txn, WatchEvent};
-use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -420,7 +419,7 @@ pub(super) fn event(record: Record, prev: Option<KeyValue>) -> WatchEvent {
     WatchEvent {
         kind,
         key: record.key,
-        value: record.value.unwrap_or_else(Bytes::new),
+        value: record.value.unwrap_or_default(),
         revision,
         create_revision: record.created,
         version: record.version,

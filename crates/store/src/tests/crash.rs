@@ -38,7 +38,7 @@ async fn commit_for_ever(store: &Arc<dyn Store>, task: u64) {
         count += 1;
         let txn = Txn::default().put(format!("/count/{task}"), count.to_string());
         let filler = "x".repeat((count as usize * 37) % 5000);
-        let txn = if count % 10 == 0 {
+        let txn = if count.is_multiple_of(10) {
             txn.delete(key.clone())
         } else {
             txn.put(key.clone(), filler)
@@ -53,7 +53,7 @@ async fn commit_for_ever(store: &Arc<dyn Store>, task: u64) {
         // One write call, so that a line is whole or absent.
         let line = format!("\nack {task} {count} {revision}\n");
         std::io::stdout().write_all(line.as_bytes()).expect("report");
-        if task == 0 && count % 50 == 0 {
+        if task == 0 && count.is_multiple_of(50) {
             store.compact(revision - 20).await.expect("compact");
         }
     }
@@ -120,7 +120,7 @@ async fn kill_at_random_moments_loses_nothing_acknowledged() {
             assert!(revision >= *acked, "round {round}: revision {acked} is lost");
             assert_eq!(kv.version, kept, "a version for every count");
             let counter = store.get(format!("/counter/{task}").as_bytes()).await.expect("get");
-            assert_eq!(counter.is_none(), kept % 10 == 0, "half a transaction");
+            assert_eq!(counter.is_none(), kept.is_multiple_of(10), "half a transaction");
         }
         whole_history(&store, revision).await;
     }
