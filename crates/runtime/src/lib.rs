@@ -5,7 +5,8 @@
 //! Must not do I/O, and must not know which runtimes exist.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,46 @@ pub trait PodRuntime: Send + Sync {
 
     /// Removes an image.
     async fn remove_image(&self, image: &str) -> Result<(), RuntimeError>;
+
+    /// Makes the files of an image that is present appear read-only at `target`, an existing
+    /// empty directory. Doing it again is no error.
+    async fn mount_image(&self, _image: &str, _target: &Path) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Unsupported("mounting images".into()))
+    }
+
+    /// Undoes [`PodRuntime::mount_image`]. What is not mounted is no error.
+    async fn unmount_image(&self, _target: &Path) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+}
+
+/// The pod network of this node, for runtimes that make network namespaces themselves.
+#[async_trait]
+pub trait PodNetwork: Send + Sync {
+    /// Gives the namespace at `netns` an interface `eth0` with an address. The same
+    /// sandbox gets the same address again.
+    async fn attach(
+        &self,
+        sandbox_id: &str,
+        netns: &Path,
+        host_ports: &[PortMapping],
+    ) -> Result<PodAddress, RuntimeError>;
+
+    /// Releases the sandbox's address and interface; unknown sandboxes are no error.
+    async fn detach(&self, sandbox_id: &str) -> Result<(), RuntimeError>;
+}
+
+/// How a pod is on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodAddress {
+    /// The pod's address.
+    pub ip: IpAddr,
+    /// Prefix length of its network.
+    pub prefix: u8,
+    /// Its default gateway.
+    pub gateway: IpAddr,
+    /// Largest packet.
+    pub mtu: u32,
 }
 
 /// What a sandbox is to be.
@@ -364,6 +405,22 @@ pub enum StreamRequest {
         /// The ports.
         ports: Vec<u16>,
     },
+    /// A byte channel of a virtual machine.
+    Machine {
+        /// Container id.
+        container_id: String,
+        /// Which one.
+        channel: MachineChannel,
+    },
+}
+
+/// A byte channel of a virtual machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineChannel {
+    /// The serial console.
+    Console,
+    /// The display, in the RFB protocol (RFC 6143).
+    Vnc,
 }
 
 /// Which standard streams are wanted.
