@@ -17,6 +17,8 @@ mod stamp;
 mod types;
 
 pub mod embedded;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;

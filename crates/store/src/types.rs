@@ -283,3 +283,11 @@ pub struct Stats {
     /// Watches cut off since opening.
     pub lagged: u64,
 }
+
+/// The least key that is greater than all with this prefix; `None` if there is none.
+pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|byte| *byte != 0xff)?;
+    let mut end = prefix[..=kept].to_vec();
+    end[kept] += 1;
+    Some(end)
+}

@@ -156,8 +156,8 @@ pub(super) async fn closing_ends_watches(store: Arc<dyn Store>) {
     let prefix = fresh("closing");
     let mut live = watch(&store, &prefix, 0).await;
     put(&store, &format!("{prefix}a"), "1").await;
-    store.close().await;
     take(&mut live, 1).await;
+    store.close().await;
     let end = tokio::time::timeout(DEADLINE, live.next()).await.expect("in time");
     assert!(end.is_none(), "{end:?}");
     let refused = store.commit(Txn::default().put(prefix.clone(), "x")).await;

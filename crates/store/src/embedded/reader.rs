@@ -6,7 +6,7 @@ use super::record::{self, Record, corrupt};
 use super::writer::{event, wal_path};
 use super::{Shared, lock};
 use crate::error::{Error, Result};
-use crate::types::{KeyValue, Page, Range, Stats, WatchEvent};
+use crate::types::{KeyValue, Page, Range, Stats, WatchEvent, prefix_end};
 use rusqlite::{Connection, Row, Rows};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -356,12 +356,4 @@ impl View<'_> {
         }
         Ok(())
     }
-}
-
-/// The least key that is greater than all with this prefix; `None` if there is none.
-fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
-    let kept = prefix.iter().rposition(|byte| *byte != 0xff)?;
-    let mut end = prefix[..=kept].to_vec();
-    end[kept] += 1;
-    Some(end)
 }

@@ -2,6 +2,8 @@
 
 mod crash;
 mod disk;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod life;
 mod model;
 
