@@ -15,7 +15,8 @@ use std::sync::Arc;
 ///
 /// The function must be
 /// - cheap (a splice, not a parse): it runs in the writer;
-/// - total: any bytes come in, also those that an older release stored;
+/// - total: any bytes come in, also those that an older release stored, and a panic would end the
+///   writer, after which every commit answers [`crate::Error::Closed`];
 /// - absorbing: `stamp(stamp(v, a), b) == stamp(v, b)`, since what was read may be put again.
 #[derive(Clone)]
 pub struct Stamp(Arc<dyn Fn(Bytes, u64) -> Bytes + Send + Sync>);

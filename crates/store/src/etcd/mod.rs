@@ -5,17 +5,17 @@
 //! flow control, so [`Error::Lagged`] never comes; a snapshot is in etcd's own format, for
 //! `etcdctl snapshot restore`; operations per transaction are limited by its `--max-txn-ops` (128).
 
+mod stream;
+
 use crate::embedded::check;
 use crate::error::{Error, Result};
-use crate::types::{
-    Committed, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchBatch, WatchEvent,
-};
+use crate::types::{Committed, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchEvent};
 use crate::{Stamp, Store, WatchStream};
 use async_trait::async_trait;
 use bytes::Bytes;
 use etcd_client::{
-    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions,
-    Identity, KvClient, PutOptions, TlsOptions, TxnOp, TxnOpResponse, WatchOptions, WatchResponse,
+    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, Identity,
+    KvClient, PutOptions, TlsOptions, TxnOp, TxnOpResponse, WatchOptions,
 };
 use futures::StreamExt;
 use std::path::{Path, PathBuf};
@@ -314,7 +314,7 @@ impl Store for Etcd {
             return Err(Error::Closed);
         }
         let stream = client.watch(key, Some(options)).await.map_err(|e| self.fail(e))?;
-        let watch = Watch {
+        let watch = stream::Watch {
             stream,
             from,
             stamp: self.stamp.clone(),
@@ -399,74 +399,6 @@ impl Store for Etcd {
 
     async fn close(&self) {
         self.closed.send_replace(true);
-    }
-}
-
-struct Watch {
-    stream: etcd_client::WatchStream,
-    from: u64,
-    stamp: Stamp,
-    endpoint: Arc<str>,
-}
-
-impl Watch {
-    /// The next batch that is not empty.
-    async fn next(&mut self) -> Result<WatchBatch> {
-        loop {
-            let message = self.stream.message().await.map_err(|e| failed(&self.endpoint, e))?;
-            let Some(response) = message else {
-                let error = etcd_client::Error::WatchError("the stream ended".into());
-                return Err(failed(&self.endpoint, error));
-            };
-            if response.canceled() {
-                let compacted = response.compact_revision().cast_unsigned();
-                if compacted > 0 {
-                    return Err(Error::Compacted {
-                        requested: self.from,
-                        compacted,
-                    });
-                }
-                let error = etcd_client::Error::WatchError(response.cancel_reason().to_owned());
-                return Err(failed(&self.endpoint, error));
-            }
-            let events = self.events(&response);
-            if let Some(last) = events.last() {
-                // History that was read is not asked for again, should it be compacted meanwhile.
-                self.from = last.revision + 1;
-                return Ok(WatchBatch {
-                    revision: last.revision,
-                    events,
-                });
-            }
-        }
-    }
-
-    fn events(&self, response: &WatchResponse) -> Vec<WatchEvent> {
-        let mut events = Vec::with_capacity(response.events().len());
-        for event in response.events() {
-            let Some(kv) = event.kv() else { continue };
-            let revision = kv.mod_revision().cast_unsigned();
-            if revision < self.from {
-                continue;
-            }
-            let prev = event.prev_kv().map(|kv| key_value(&self.stamp, kv.clone()));
-            events.push(match event.event_type() {
-                EventType::Delete => deletion(Bytes::copy_from_slice(kv.key()), revision, prev),
-                EventType::Put => {
-                    let now = key_value(&self.stamp, kv.clone());
-                    WatchEvent {
-                        kind: EventKind::Put,
-                        key: now.key,
-                        value: now.value,
-                        revision,
-                        create_revision: now.create_revision,
-                        version: now.version,
-                        prev,
-                    }
-                }
-            });
-        }
-        events
     }
 }
 
