@@ -1,8 +1,11 @@
 //! The cloud-init NoCloud seed: the files of a small disk labelled `cidata`.
 //! Must not read Secrets: the caller hands their content in.
 
+use std::io::{self, Cursor, Write};
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as B64;
+use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use serde_json::Value;
 
 use crate::PlanError;
@@ -31,6 +34,26 @@ impl Seed {
         }
         out
     }
+}
+
+/// The seed as a disk image: FAT with the label `cidata`, which NoCloud looks for.
+pub fn seed_image(seed: &Seed) -> io::Result<Vec<u8>> {
+    let files = seed.files();
+    let content: usize = files.iter().map(|(_, data)| data.len()).sum();
+    // FAT12 with the smallest cluster holds about 2 MiB; room for the tables and some.
+    let size = (content * 2 + (512 << 10)).next_multiple_of(512 << 10);
+    let mut image = Cursor::new(vec![0u8; size]);
+    let options = FormatVolumeOptions::new()
+        .volume_label(*b"CIDATA     ")
+        .volume_id(0x414c_4d44);
+    fatfs::format_volume(&mut image, options)?;
+    {
+        let volume = FileSystem::new(&mut image, FsOptions::new())?;
+        for (name, data) in files {
+            volume.root_dir().create_file(name)?.write_all(data)?;
+        }
+    }
+    Ok(image.into_inner())
 }
 
 /// Makes the seed out of a `cloudInitNoCloud` source. `secret` and `network_secret` are the
@@ -96,6 +119,21 @@ mod tests {
         assert_eq!(made.files().len(), 3);
         let secret = seed(&spec, "f", &json!({}), Some(b"x"), None).unwrap();
         assert_eq!(secret.user_data, b"x");
+    }
+
+    #[test]
+    fn the_image_can_be_read_back() {
+        let made = Seed {
+            meta_data: "instance-id: a\n".into(),
+            user_data: vec![b'x'; 700_000],
+            network_config: Vec::new(),
+        };
+        let image = seed_image(&made).unwrap();
+        let volume = FileSystem::new(Cursor::new(image), FsOptions::new()).unwrap();
+        assert_eq!(volume.volume_label(), "CIDATA");
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut volume.root_dir().open_file("user-data").unwrap(), &mut text).unwrap();
+        assert_eq!(text, made.user_data);
     }
 
     #[test]

@@ -5,11 +5,13 @@
 //! Must not do I/O: paths and host facts come in, text goes out.
 
 mod cloudinit;
+mod dhcp;
 mod network;
 mod qemu;
 mod spec;
 
-pub use cloudinit::{Seed, seed};
+pub use cloudinit::{Seed, seed, seed_image};
+pub use dhcp::{Lease, dhcp_reply};
 pub use network::{GuestNetwork, NatPort, guest_network, masquerade_ruleset};
 pub use qemu::{Accelerator, Backing, BackingFormat, Placement, qemu_arguments};
 pub use spec::{
