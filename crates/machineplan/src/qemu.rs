@@ -95,6 +95,8 @@ fn base(a: &mut Arguments, spec: &MachineSpec, at: &Placement) -> Result<(), Pla
     let title = escape(&format!("{}_{}", spec.namespace, spec.name));
     a.add("-name", format!("guest={title},debug-threads=on"));
     a.add("-uuid", spec.smbios_uuid.clone());
+    // QEMU holds the file locked: a second QEMU for the same directory ends at once.
+    a.add("-pidfile", at.directory.join("qemu.pid").display().to_string());
     a.flag("-nodefaults");
     a.flag("-no-user-config");
     // Nothing that QEMU runs may start programs, gain rights or make rare system calls.

@@ -133,10 +133,9 @@ impl Qemu {
     pub(super) fn adopt(pid: i32) -> io::Result<Self> {
         let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
-        Ok(Qemu {
-            pidfd: AsyncFd::register_with_interest(pidfd, Interest::READABLE)?,
-            child: None,
-        })
+        #[expect(deprecated, reason = "sound for OwnedFd, and its successor is unsafe to call")]
+        let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        Ok(Qemu { pidfd, child: None })
     }
 
     /// Returns when QEMU has ended.
