@@ -198,7 +198,12 @@ pub struct ExitFile {
     pub message: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+}
+
+#[derive(Serialize)]
 struct Versioned<T> {
     version: u32,
     #[serde(flatten)]
@@ -212,14 +217,16 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         Err(e) => return Err(e),
     };
     let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, format!("{}: {why}", path.display()));
-    let file: Versioned<T> = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
-    if file.version > VERSION {
+    // The version alone first: what a newer release wrote need not have our fields.
+    let head: Head = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+    if head.version > VERSION {
         return Err(invalid(format!(
             "version {} was written by a newer release; this one knows {VERSION}",
-            file.version
+            head.version
         )));
     }
-    Ok(Some(file.content))
+    let content = serde_json::from_slice(&bytes).map_err(|e| invalid(e.to_string()))?;
+    Ok(Some(content))
 }
 
 fn write<T: Serialize>(path: &Path, content: &T) -> io::Result<()> {
