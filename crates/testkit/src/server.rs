@@ -1,0 +1,206 @@
+//! A server of the test's own: its data, its ports, its life.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::{Kubectl, until};
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+/// What a test wants of its server.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions {
+    /// Run no node: the API alone, without root.
+    pub api_only: bool,
+    /// More flags.
+    pub flags: Vec<String>,
+}
+
+/// A running server. Dropped, it and all that it made are gone.
+pub struct Server {
+    options: ServerOptions,
+    port: u16,
+    child: Option<Child>,
+    data: TempDir,
+}
+
+impl Server {
+    /// Starts a server and waits until it is ready.
+    pub fn start(options: ServerOptions) -> Result<Self> {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Short: paths of sockets end at 108 bytes.
+        let data = tempfile::Builder::new()
+            .prefix(&format!("al{number}-"))
+            .tempdir_in("/tmp")
+            .context("make a data directory")?;
+        let port = free_port()?;
+        let mut server = Server {
+            options,
+            port,
+            child: None,
+            data,
+        };
+        server.launch()?;
+        Ok(server)
+    }
+
+    /// The binary under test: `ALLMEND_BIN`, or the release build.
+    pub fn binary() -> PathBuf {
+        if let Some(given) = std::env::var_os("ALLMEND_BIN") {
+            return given.into();
+        }
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/release/allmend")
+    }
+
+    /// Starts the process again after [`Server::kill`] or [`Server::stop`].
+    pub fn launch(&mut self) -> Result<()> {
+        let binary = Self::binary();
+        if !binary.exists() {
+            bail!(
+                "{} is missing: cargo xtask build, or name a binary with ALLMEND_BIN",
+                binary.display()
+            );
+        }
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.log())?;
+        let mut command = Command::new(&binary);
+        command
+            .arg("server")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .args(["--bind-address", "127.0.0.1", "--https-listen-port"])
+            .arg(self.port.to_string())
+            .arg("--write-kubeconfig")
+            .arg(self.kubeconfig())
+            .args(&self.options.flags);
+        if self.options.api_only {
+            command.arg("--disable-agent");
+        }
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()?;
+        self.child = Some(child);
+        until("the server to be ready", Duration::from_secs(30), || {
+            if let Some(Ok(Some(status))) = self.child.as_mut().map(Child::try_wait) {
+                return Err(format!("it ended with {status}: {}", tail(&self.log())));
+            }
+            if !self.kubeconfig().exists() {
+                return Err("no kubeconfig yet".to_owned());
+            }
+            let ran = self
+                .kubectl()
+                .run(&["get", "--raw", "/readyz"], "")
+                .map_err(|e| e.to_string())?;
+            if ran.ok { Ok(()) } else { Err(ran.stderr) }
+        })
+        .with_context(|| tail(&self.log()))
+    }
+
+    /// Waits until the node is Ready.
+    pub fn wait_node(&self) -> Result<()> {
+        self.kubectl()
+            .wait(&["--for=condition=Ready", "node", "--all"], Duration::from_secs(60))
+            .map(drop)
+            .with_context(|| tail(&self.log()))
+    }
+
+    /// Kills the server as a power cut would, but only the server.
+    pub fn kill(&mut self) -> Result<()> {
+        self.signal(Signal::KILL)
+    }
+
+    /// Asks the server to end, and waits until it has.
+    pub fn stop(&mut self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("pid")?;
+        rustix::process::kill_process(pid, signal)?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Pid of the server.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
+    /// Where the server keeps everything.
+    pub fn data_dir(&self) -> PathBuf {
+        self.data.path().join("d")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data.path().join("kubeconfig")
+    }
+
+    /// URL of the API.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// What the server logged.
+    pub fn log(&self) -> PathBuf {
+        self.data.path().join("log")
+    }
+
+    /// An unmodified kubectl for this server.
+    pub fn kubectl(&self) -> Kubectl {
+        Kubectl::new(&self.kubeconfig())
+    }
+
+    /// Runs a verb of the binary with this server's data directory.
+    pub fn allmend(&self, arguments: &[&str]) -> Result<String> {
+        let output = Command::new(Self::binary())
+            .args(arguments)
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .output()?;
+        if !output.status.success() {
+            bail!(
+                "allmend {}: {}",
+                arguments.join(" "),
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the server's log ends with:\n{}", tail(&self.log()));
+        }
+        let _ = self.kill();
+        // Containers, machines, mounts and namespaces outlive the server by design.
+        if let Err(error) = self.allmend(&["purge", "--yes"]) {
+            eprintln!("clean up {}: {error:#}", self.data.path().display());
+        }
+    }
+}
+
+/// A port nobody listens on now. Another may take it before we do; the server then says so.
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn tail(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(40)..].join("\n")
+}
