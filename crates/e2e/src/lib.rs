@@ -1,1 +1,1 @@
-//! End-to-end tests with real kubectl, real containers and real QEMU.
+//! End-to-end tests with real kubectl, real containers and real QEMU: see `tests/`.

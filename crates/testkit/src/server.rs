@@ -163,6 +163,18 @@ impl Server {
         Kubectl::new(&self.kubeconfig())
     }
 
+    /// Imports test images by name from `ALLMEND_IMAGES`, where `cargo xtask test` puts them.
+    pub fn import(&self, names: &[&str]) -> Result<()> {
+        let directory = std::env::var_os("ALLMEND_IMAGES")
+            .context("ALLMEND_IMAGES is not set: run the tests with cargo xtask test")?;
+        for name in names {
+            let file = Path::new(&directory).join(format!("{name}.tar"));
+            let file = file.to_str().context("path of the image")?;
+            self.allmend(&["image", "import", file])?;
+        }
+        Ok(())
+    }
+
     /// Runs a verb of the binary with this server's data directory.
     pub fn allmend(&self, arguments: &[&str]) -> Result<String> {
         let output = Command::new(Self::binary())

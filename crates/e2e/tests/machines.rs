@@ -1,0 +1,131 @@
+//! Virtual machines in real QEMU.
+
+use anyhow::{Result, ensure};
+use testkit::{Server, until};
+
+use crate::{MACHINE, POD, sleeper, with_node};
+
+const MICRO: &str = r#"
+apiVersion: kubevirt.io/v1
+kind: VirtualMachine
+metadata: {name: micro}
+spec:
+  runStrategy: Always
+  template:
+    metadata: {labels: {app: micro}}
+    spec:
+      terminationGracePeriodSeconds: 20
+      domain:
+        cpu: {cores: 1}
+        memory: {guest: 128Mi}
+        firmware:
+          kernelBoot:
+            kernelArgs: console=ttyS0 quiet
+            container: {image: "allmend.local/micro-guest:1", kernelPath: /boot/vmlinuz, initrdPath: /boot/initrd}
+        devices:
+          autoattachGraphicsDevice: false
+          disks:
+          - {name: seed, disk: {bus: virtio}}
+          - {name: data, disk: {bus: virtio}}
+          interfaces: [{name: default, masquerade: {}}]
+      networks: [{name: default, pod: {}}]
+      volumes:
+      - name: seed
+        cloudInitNoCloud: {userData: "#cloud-config\n"}
+      - name: data
+        persistentVolumeClaim: {claimName: micro-data}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: micro-data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: micro}
+spec: {selector: {app: micro}, ports: [{port: 80}]}
+"#;
+
+fn page(server: &Server) -> Result<String> {
+    server.kubectl().ok(&["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", "http://micro/"])
+}
+
+fn wait_page(server: &Server) -> Result<String> {
+    until("the machine's page through its Service", MACHINE, || page(server).map_err(|e| e.to_string()))
+}
+
+#[test]
+fn a_machine_boots_serves_and_keeps_its_data() -> Result<()> {
+    let server = with_node()?;
+    server.import(&["micro-guest"])?;
+    let kubectl = server.kubectl();
+    kubectl.apply(MICRO)?;
+    kubectl.apply(&sleeper("client"))?;
+    kubectl.wait(&["--for=condition=Ready", "pod/client"], POD)?;
+    let first = wait_page(&server)?;
+    ensure!(first.contains("micro"), "{first}");
+
+    let row = kubectl.ok(&["get", "vm", "micro", "--no-headers"])?;
+    ensure!(row.contains("Running") && row.contains("True"), "{row}");
+    let vmi = kubectl.json(&["get", "vmi", "micro"])?;
+    ensure!(vmi["status"]["phase"] == "Running", "{}", vmi["status"]);
+    let pods = kubectl.json(&["get", "pods", "-l", "kubevirt.io=virt-launcher"])?;
+    let pod = pods["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    ensure!(pod.starts_with("virt-launcher-micro-"), "{pod}");
+    ensure!(pods["items"][0]["status"]["podIP"] == vmi["status"]["interfaces"][0]["ipAddress"]);
+    ensure!(!kubectl.ok(&["logs", &pod])?.is_empty(), "the serial console is the log");
+
+    // A stop and start through the API keeps the disk: the guest counts its boots on it.
+    let stop = r#"{"spec":{"runStrategy":"Halted"}}"#;
+    kubectl.ok(&["patch", "vm", "micro", "--type=merge", "-p", stop])?;
+    until("the machine to stop", MACHINE, || {
+        let row = kubectl.ok(&["get", "vm", "micro", "--no-headers"]).map_err(|e| e.to_string())?;
+        if row.contains("Stopped") { Ok(()) } else { Err(row) }
+    })?;
+    let start = r#"{"spec":{"runStrategy":"Always"}}"#;
+    kubectl.ok(&["patch", "vm", "micro", "--type=merge", "-p", start])?;
+    let second = wait_page(&server)?;
+    ensure!(boots(&second) == boots(&first) + 1, "{first} then {second}");
+
+    kubectl.ok(&["delete", "vm", "micro", "--timeout=60s"])?;
+    Ok(())
+}
+
+/// The micro guest prints `boots: N` on its page.
+fn boots(page: &str) -> u32 {
+    page.split("boots:").nth(1).and_then(|r| r.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+}
+
+#[test]
+fn a_machine_outlives_the_server() -> Result<()> {
+    let mut server = with_node()?;
+    server.import(&["micro-guest"])?;
+    let kubectl = server.kubectl();
+    kubectl.apply(MICRO)?;
+    kubectl.apply(&sleeper("client"))?;
+    kubectl.wait(&["--for=condition=Ready", "pod/client"], POD)?;
+    let before = wait_page(&server)?;
+    for _ in 0..3 {
+        server.kill()?;
+        server.launch()?;
+    }
+    let after = wait_page(&server)?;
+    ensure!(boots(&before) == boots(&after), "the machine went on: {before} then {after}");
+    let restarts = kubectl.json(&["get", "pod", "client"])?["status"]["containerStatuses"][0]["restartCount"].clone();
+    ensure!(restarts == 0, "and so did the container");
+    Ok(())
+}
+
+#[test]
+fn a_missing_claim_is_named() -> Result<()> {
+    let server = with_node()?;
+    let kubectl = server.kubectl();
+    kubectl.apply(&MICRO.replace("claimName: micro-data", "claimName: nowhere"))?;
+    until("ErrorPvcNotFound", POD, || {
+        let row = kubectl.ok(&["get", "vm", "micro", "--no-headers"]).map_err(|e| e.to_string())?;
+        if row.contains("ErrorPvcNotFound") { Ok(()) } else { Err(row) }
+    })?;
+    let vmi = kubectl.json(&["get", "vmi", "micro"])?;
+    ensure!(vmi["status"]["conditions"].to_string().contains("nowhere"), "{}", vmi["status"]);
+    Ok(())
+}
