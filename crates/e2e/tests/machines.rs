@@ -5,7 +5,7 @@ use testkit::{Server, until};
 
 use crate::{MACHINE, POD, sleeper, with_node};
 
-const MICRO: &str = r#"
+const MICRO: &str = r##"
 apiVersion: kubevirt.io/v1
 kind: VirtualMachine
 metadata: {name: micro}
@@ -44,14 +44,27 @@ apiVersion: v1
 kind: Service
 metadata: {name: micro}
 spec: {selector: {app: micro}, ports: [{port: 80}]}
-"#;
+"##;
 
 fn page(server: &Server) -> Result<String> {
-    server.kubectl().ok(&["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", "http://micro/"])
+    server.kubectl().ok(&[
+        "exec",
+        "client",
+        "--",
+        "wget",
+        "-q",
+        "-T",
+        "3",
+        "-O",
+        "-",
+        "http://micro/",
+    ])
 }
 
 fn wait_page(server: &Server) -> Result<String> {
-    until("the machine's page through its Service", MACHINE, || page(server).map_err(|e| e.to_string()))
+    until("the machine's page through its Service", MACHINE, || {
+        page(server).map_err(|e| e.to_string())
+    })
 }
 
 #[test]
@@ -70,16 +83,24 @@ fn a_machine_boots_serves_and_keeps_its_data() -> Result<()> {
     let vmi = kubectl.json(&["get", "vmi", "micro"])?;
     ensure!(vmi["status"]["phase"] == "Running", "{}", vmi["status"]);
     let pods = kubectl.json(&["get", "pods", "-l", "kubevirt.io=virt-launcher"])?;
-    let pod = pods["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let pod = pods["items"][0]["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     ensure!(pod.starts_with("virt-launcher-micro-"), "{pod}");
     ensure!(pods["items"][0]["status"]["podIP"] == vmi["status"]["interfaces"][0]["ipAddress"]);
-    ensure!(!kubectl.ok(&["logs", &pod])?.is_empty(), "the serial console is the log");
+    ensure!(
+        !kubectl.ok(&["logs", &pod])?.is_empty(),
+        "the serial console is the log"
+    );
 
     // A stop and start through the API keeps the disk: the guest counts its boots on it.
     let stop = r#"{"spec":{"runStrategy":"Halted"}}"#;
     kubectl.ok(&["patch", "vm", "micro", "--type=merge", "-p", stop])?;
     until("the machine to stop", MACHINE, || {
-        let row = kubectl.ok(&["get", "vm", "micro", "--no-headers"]).map_err(|e| e.to_string())?;
+        let row = kubectl
+            .ok(&["get", "vm", "micro", "--no-headers"])
+            .map_err(|e| e.to_string())?;
         if row.contains("Stopped") { Ok(()) } else { Err(row) }
     })?;
     let start = r#"{"spec":{"runStrategy":"Always"}}"#;
@@ -93,7 +114,10 @@ fn a_machine_boots_serves_and_keeps_its_data() -> Result<()> {
 
 /// The micro guest prints `boots: N` on its page.
 fn boots(page: &str) -> u32 {
-    page.split("boots:").nth(1).and_then(|r| r.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    page.split("boots:")
+        .nth(1)
+        .and_then(|r| r.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 #[test]
@@ -110,7 +134,10 @@ fn a_machine_outlives_the_server() -> Result<()> {
         server.launch()?;
     }
     let after = wait_page(&server)?;
-    ensure!(boots(&before) == boots(&after), "the machine went on: {before} then {after}");
+    ensure!(
+        boots(&before) == boots(&after),
+        "the machine went on: {before} then {after}"
+    );
     let restarts = kubectl.json(&["get", "pod", "client"])?["status"]["containerStatuses"][0]["restartCount"].clone();
     ensure!(restarts == 0, "and so did the container");
     Ok(())
@@ -122,10 +149,20 @@ fn a_missing_claim_is_named() -> Result<()> {
     let kubectl = server.kubectl();
     kubectl.apply(&MICRO.replace("claimName: micro-data", "claimName: nowhere"))?;
     until("ErrorPvcNotFound", POD, || {
-        let row = kubectl.ok(&["get", "vm", "micro", "--no-headers"]).map_err(|e| e.to_string())?;
-        if row.contains("ErrorPvcNotFound") { Ok(()) } else { Err(row) }
+        let row = kubectl
+            .ok(&["get", "vm", "micro", "--no-headers"])
+            .map_err(|e| e.to_string())?;
+        if row.contains("ErrorPvcNotFound") {
+            Ok(())
+        } else {
+            Err(row)
+        }
     })?;
     let vmi = kubectl.json(&["get", "vmi", "micro"])?;
-    ensure!(vmi["status"]["conditions"].to_string().contains("nowhere"), "{}", vmi["status"]);
+    ensure!(
+        vmi["status"]["conditions"].to_string().contains("nowhere"),
+        "{}",
+        vmi["status"]
+    );
     Ok(())
 }
