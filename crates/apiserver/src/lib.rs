@@ -1,1 +1,29 @@
-//! The API server: REST, watch, discovery, authentication, authorisation, admission.
+//! The API server: REST, watch, discovery, authentication, authorisation,
+//! admission. One engine serves all kinds; what differs between them is said
+//! by their schema and strategy.
+//!
+//! Must not know the store's engine, the host, or any agent.
+
+mod api;
+
+mod admission;
+mod auth;
+mod cache;
+mod config;
+mod core;
+mod discovery;
+mod identity;
+mod inprocess;
+mod machinery;
+mod registry;
+mod resource;
+mod server;
+mod subresources;
+
+pub use admission::{Admission, Attributes, Operation};
+pub use api::{ApiServer, OpenError};
+pub use cache::codec::stamp;
+pub use crate::core::Core;
+pub use config::{Config, TokenSigner};
+pub use identity::User;
+pub use resource::{Catalog, Resource};

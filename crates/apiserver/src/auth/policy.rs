@@ -1,0 +1,1 @@
+//! The default roles and bindings.

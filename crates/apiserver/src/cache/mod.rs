@@ -1,0 +1,173 @@
+//! All objects in memory: one cache per kind, fed in commit order by one task
+//! that follows the store. Readers take O(1) snapshots.
+//!
+//! Must not write to the store, and must not let a reader hold up the feeder.
+
+pub mod codec;
+mod item;
+mod kind;
+mod watch;
+
+pub use item::{Item, Selection};
+pub use kind::{Begin, Event, KindCache, Snapshot, Subscription, Verb, remaining, select};
+pub use watch::{Delivery, Watch};
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::StreamExt;
+use meta::Object;
+use store::{EventKind, Range, Store};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::resource::Catalog;
+
+/// Where every object's key begins.
+pub const PREFIX: &str = "/registry/";
+/// Keys read at once at start.
+const LOAD_PAGE: usize = 2000;
+
+/// How far the caches are behind the store.
+#[derive(Default)]
+pub struct Progress {
+    applied: AtomicU64,
+    waiters: Mutex<Vec<(u64, oneshot::Sender<()>)>>,
+}
+
+impl Progress {
+    /// Every change up to this revision is in the caches and on its way to watchers.
+    pub fn applied(&self) -> u64 {
+        self.applied.load(Ordering::Acquire)
+    }
+
+    /// Returns once the caches have reached `revision`.
+    pub async fn reached(&self, revision: u64) {
+        if self.applied() >= revision {
+            return;
+        }
+        let (tell, told) = oneshot::channel();
+        {
+            let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+            // The feeder raises `applied` before it takes this lock.
+            if self.applied() >= revision {
+                return;
+            }
+            waiters.push((revision, tell));
+        }
+        // An error means that the feeder has ended; the caller then sees what there is.
+        let _ = told.await;
+    }
+
+    fn advance(&self, revision: u64) {
+        self.applied.fetch_max(revision, Ordering::AcqRel);
+        let mut waiters = self.waiters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut i = 0;
+        while i < waiters.len() {
+            if waiters[i].0 <= revision {
+                let _ = waiters.swap_remove(i).1.send(());
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    fn end(&self) {
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+/// Reads everything from the store into the caches; returns the revision reached.
+pub async fn load(catalog: &Catalog, store: &dyn Store, progress: &Progress) -> store::Result<u64> {
+    let revision = store.revision().await?;
+    for resource in catalog.stored() {
+        let prefix = resource.prefix.clone();
+        let mut range = Range::prefix(prefix.clone().into_bytes()).limit(LOAD_PAGE).at(revision);
+        let mut items = Vec::new();
+        loop {
+            let page = store.range(range.clone()).await?;
+            let last = page.items.last().map(|kv| kv.key.clone());
+            for kv in page.items {
+                match codec::decode(&kv.value) {
+                    Ok(object) => items.push((Arc::from(object.key()), Item::new(object))),
+                    Err(error) => tracing::error!(key = %String::from_utf8_lossy(&kv.key), %error,
+                        "a stored object can't be read and is not served"),
+                }
+            }
+            match last {
+                Some(last) if page.more => range = range.start_after(last),
+                _ => break,
+            }
+        }
+        resource.cache.load(items, revision);
+    }
+    progress.advance(revision);
+    Ok(revision)
+}
+
+/// Follows the store from after `revision` until `stop`. If history was lost under it, loads anew.
+pub async fn feed(
+    catalog: Arc<Catalog>,
+    store: Arc<dyn Store>,
+    progress: Arc<Progress>,
+    mut revision: u64,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let followed = tokio::select! {
+            () = stop.cancelled() => break,
+            r = follow(&catalog, &*store, &progress, &mut revision) => r,
+        };
+        match followed {
+            Ok(()) | Err(store::Error::Closed) => break,
+            Err(store::Error::Lagged { .. }) => {}
+            Err(store::Error::Compacted { .. }) => {
+                tracing::warn!("the cache fell behind the store's history and is read anew");
+                match load(&catalog, &*store, &progress).await {
+                    Ok(now) => revision = now,
+                    Err(error) => tracing::error!(%error, "read the store anew"),
+                }
+                // Their watchers would miss what lies between.
+                catalog.stored().for_each(|r| r.cache.end_watches());
+            }
+            Err(error) => {
+                tracing::error!(%error, "follow the store");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+    progress.end();
+}
+
+async fn follow(catalog: &Catalog, store: &dyn Store, progress: &Progress, revision: &mut u64) -> store::Result<()> {
+    let mut events = store.watch(PREFIX.into(), *revision + 1).await?;
+    while let Some(batch) = events.next().await {
+        let batch = batch?;
+        for event in &batch.events {
+            apply(catalog, event);
+        }
+        *revision = batch.revision;
+        progress.advance(batch.revision);
+    }
+    Ok(())
+}
+
+fn apply(catalog: &Catalog, event: &store::WatchEvent) {
+    let Ok(key) = std::str::from_utf8(&event.key) else {
+        return;
+    };
+    let Some((resource, name)) = catalog.of_key(key) else {
+        return;
+    };
+    let object: Option<Object> = match event.kind {
+        EventKind::Delete => None,
+        EventKind::Put => match codec::decode(&event.value) {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::error!(key, %error, "a committed object can't be read");
+                return;
+            }
+        },
+    };
+    resource.cache.apply(name, object, event.revision);
+}

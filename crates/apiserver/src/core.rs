@@ -1,0 +1,90 @@
+//! What all parts of the server share: the store, the catalog with its caches,
+//! the plug-ins. Must not know HTTP.
+
+use std::sync::Arc;
+
+use meta::Status;
+use store::Store;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::{self, Admission};
+use crate::auth::{Rbac, StaticTokens};
+use crate::cache::{self, Begin, Progress, Selection, Watch};
+use crate::config::Config;
+use crate::identity::User;
+use crate::registry::Target;
+use crate::resource::Catalog;
+
+/// The engine.
+pub struct Core {
+    /// Settings.
+    pub config: Config,
+    /// Kinds and their caches.
+    pub catalog: Arc<Catalog>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) admission: Vec<Box<dyn Admission>>,
+    pub(crate) rbac: Rbac,
+    pub(crate) tokens: StaticTokens,
+    pub(crate) anonymous: Arc<User>,
+    /// Service addresses and ports that are being given out.
+    pub(crate) reserved: Arc<admission::Reserved>,
+    /// Cancelled when the server ends.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Core {
+    /// Reads the store into the caches and begins to follow it.
+    pub(crate) async fn open(config: Config, store: Arc<dyn Store>, catalog: Catalog) -> store::Result<Arc<Self>> {
+        let (catalog, progress) = (Arc::new(catalog), Arc::new(Progress::default()));
+        let revision = cache::load(&catalog, &*store, &progress).await?;
+        let stop = CancellationToken::new();
+        tokio::spawn(cache::feed(
+            catalog.clone(),
+            store.clone(),
+            progress.clone(),
+            revision,
+            stop.clone(),
+        ));
+        Ok(Arc::new(Core {
+            tokens: StaticTokens::new(&config.tokens),
+            anonymous: Arc::new(User::anonymous()),
+            config,
+            catalog,
+            store,
+            progress,
+            admission: admission::built_in(),
+            rbac: Rbac::default(),
+            reserved: Arc::default(),
+            stop,
+        }))
+    }
+
+    /// The revision up to which everything is cached.
+    pub fn revision(&self) -> u64 {
+        self.progress.applied()
+    }
+
+    /// Makes sure that the caches hold everything that anybody acknowledged, other
+    /// servers on the same store included.
+    pub(crate) async fn read_barrier(&self) -> Result<(), Status> {
+        let revision = self.store.revision().await.map_err(|e| crate::registry::store_status(&e))?;
+        self.wait_for(revision).await
+    }
+
+    /// Begins a watch.
+    pub async fn watch(&self, target: Target<'_>, selection: Selection, from: Begin) -> Result<Watch, Status> {
+        if let Begin::After(revision) = from {
+            self.wait_for(revision).await?;
+        }
+        let applied = self.progress.applied();
+        let subscription = target.resource.cache.subscribe(&selection, from, applied)?;
+        Ok(Watch::new(target.resource.kind, selection, subscription))
+    }
+
+    /// Ends background work and all watches.
+    pub fn shut_down(&self) {
+        self.stop.cancel();
+        self.catalog.stored().for_each(|r| r.cache.end_watches());
+    }
+}

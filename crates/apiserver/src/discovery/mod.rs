@@ -1,0 +1,321 @@
+//! Discovery: which groups, versions and resources are served, in the old form
+//! (one document per version) and the aggregated one. Read off the catalog.
+
+mod openapi;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
+use http::{Response, StatusCode};
+use kinds::{Kind, Subresource};
+use meta::Status;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::core::Core;
+use crate::resource::Catalog;
+use crate::server::discovery_tools::{Admitted, accept, gzip, header, json_answer, wants_gzip};
+use crate::server::Body;
+
+/// How long a built document is kept without being asked for.
+const KEEP: Duration = Duration::from_secs(120);
+
+/// Built documents.
+#[derive(Default)]
+pub struct Discovery {
+    kept: Mutex<Vec<Kept>>,
+}
+
+#[derive(Clone)]
+struct Kept {
+    path: String,
+    /// Compressed: the plain form is some megabytes.
+    gzip: bytes::Bytes,
+    etag: String,
+    used: Instant,
+}
+
+impl Discovery {
+    /// Nothing built yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers a path below `/api`, `/apis`, `/openapi`, or `/`.
+    pub(crate) fn answer(&self, core: &Core, path: &str, admitted: &Admitted) -> Result<Response<Body>, Status> {
+        let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
+        let catalog = &core.catalog;
+        let aggregated = accept(admitted).contains("as=APIGroupDiscoveryList");
+        match parts.as_slice() {
+            [] => Ok(json_answer(200, &roots(catalog))),
+            ["api"] if aggregated => self.aggregate(catalog, admitted, true),
+            ["apis"] if aggregated => self.aggregate(catalog, admitted, false),
+            ["api"] => Ok(json_answer(
+                200,
+                &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
+            )),
+            ["apis"] => {
+                let groups: Vec<Value> = group_names(catalog).into_iter().map(|g| group(catalog, g)).collect();
+                Ok(json_answer(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
+            }
+            ["apis", g] if group_names(catalog).contains(g) => {
+                let mut group = group(catalog, g);
+                group["kind"] = "APIGroup".into();
+                group["apiVersion"] = "v1".into();
+                Ok(json_answer(200, &group))
+            }
+            ["api", version] => resources(catalog, "", version),
+            ["apis", g, version] => resources(catalog, g, version),
+            ["openapi", "v2"] => self.document(admitted, "/openapi/v2", || openapi::v2(core)),
+            ["openapi", "v3"] => {
+                let index = self.v3_index(core);
+                Ok(json_answer(200, &index))
+            }
+            ["openapi", "v3", rest @ ..] => {
+                let gv = match rest {
+                    ["api", version] => ("", *version),
+                    ["apis", g, version] => (*g, *version),
+                    _ => return Err(Status::no_such_path()),
+                };
+                if !catalog.group_versions().contains(&gv) {
+                    return Err(Status::no_such_path());
+                }
+                self.document(admitted, path, || openapi::v3(core, gv.0, gv.1))
+            }
+            _ => Err(Status::no_such_path()),
+        }
+    }
+
+    fn aggregate(&self, catalog: &Catalog, admitted: &Admitted, core: bool) -> Result<Response<Body>, Status> {
+        let path = if core { "/api aggregated" } else { "/apis aggregated" };
+        let mut response = self.document(admitted, path, || aggregated(catalog, core))?;
+        let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        let v2 = accept(admitted).contains("v=v2;") || accept(admitted).contains("v=v2,") || !accept(admitted).contains("v=v2beta1");
+        if !v2 {
+            return Err(Status::new(406, meta::Reason::NotAcceptable, "apidiscovery.k8s.io/v2 only"));
+        }
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        Ok(response)
+    }
+
+    fn v3_index(&self, core: &Core) -> Value {
+        let mut paths = serde_json::Map::new();
+        for (group, version) in core.catalog.group_versions() {
+            let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            // The content changes with the program and with the kinds, so their names are enough.
+            let names: Vec<&str> = kinds_of(&core.catalog, group, version).map(|k| k.kind).collect();
+            let hash = hash(format!("{}{names:?}", core.config.git_version).as_bytes());
+            let url = format!("/openapi/v3/{path}?hash={hash}");
+            paths.insert(path, json!({"serverRelativeURL": url}));
+        }
+        json!({"paths": paths})
+    }
+
+    /// A large document: built at the first request, kept compressed for a while.
+    fn document(
+        &self,
+        admitted: &Admitted,
+        path: &str,
+        build: impl FnOnce() -> Value,
+    ) -> Result<Response<Body>, Status> {
+        let kept = self.kept(path, build);
+        let mut response = Response::new(Body::empty());
+        let headers = response.headers_mut();
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Ok(etag) = HeaderValue::from_str(&format!("\"{}\"", kept.etag)) {
+            headers.insert(ETAG, etag);
+        }
+        let asked = header(admitted.request.headers(), IF_NONE_MATCH);
+        if asked.trim_matches('"') == kept.etag {
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            return Ok(response);
+        }
+        if wants_gzip(admitted.request.headers()) {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            *response.body_mut() = Body::from(kept.gzip.clone());
+            return Ok(response);
+        }
+        let mut plain = Vec::new();
+        std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&kept.gzip[..]), &mut plain)
+            .map_err(Status::internal)?;
+        *response.body_mut() = Body::from(plain);
+        Ok(response)
+    }
+
+    fn kept(&self, path: &str, build: impl FnOnce() -> Value) -> Arc<Kept> {
+        {
+            let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(kept) = all.iter_mut().find(|k| k.path == path) {
+                kept.used = Instant::now();
+                return Arc::new(kept.clone());
+            }
+        }
+        let plain = build().to_string();
+        let kept = Kept {
+            path: path.to_owned(),
+            etag: hash(plain.as_bytes()),
+            gzip: gzip(plain.as_bytes()).into(),
+            used: Instant::now(),
+        };
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept.clone());
+        Arc::new(kept)
+    }
+
+    /// Drops documents that nobody asked for lately.
+    pub(crate) fn forget(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).retain(|k| k.used.elapsed() < KEEP);
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02X}")).collect()
+}
+
+fn roots(catalog: &Catalog) -> Value {
+    let mut paths = vec!["/api".to_owned(), "/api/v1".to_owned(), "/apis".to_owned()];
+    for (group, version) in catalog.group_versions() {
+        if !group.is_empty() {
+            paths.push(format!("/apis/{group}"));
+            paths.push(format!("/apis/{group}/{version}"));
+        }
+    }
+    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] {
+        paths.push(path.to_owned());
+    }
+    json!({"paths": paths})
+}
+
+fn kinds_of<'c>(catalog: &'c Catalog, group: &'c str, version: &'c str) -> impl Iterator<Item = &'static Kind> + 'c {
+    catalog.iter().map(|r| r.kind).filter(move |k| k.group == group && k.version == version)
+}
+
+fn group_names(catalog: &Catalog) -> Vec<&'static str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (group, _) in catalog.group_versions() {
+        if !group.is_empty() && !names.contains(&group) {
+            names.push(group);
+        }
+    }
+    names
+}
+
+fn group(catalog: &Catalog, name: &str) -> Value {
+    let versions: Vec<Value> = catalog
+        .group_versions()
+        .into_iter()
+        .filter(|(g, _)| *g == name)
+        .map(|(g, v)| json!({"groupVersion": format!("{g}/{v}"), "version": v}))
+        .collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
+}
+
+fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Response<Body>, Status> {
+    let mut list = Vec::new();
+    for kind in kinds_of(catalog, group, version) {
+        let mut entry = json!({
+            "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced(),
+            "kind": kind.kind, "verbs": kind.verbs,
+            "storageVersionHash": &hash(kind.gvk().to_string().as_bytes())[..12],
+        });
+        if !kind.short_names.is_empty() {
+            entry["shortNames"] = json!(kind.short_names);
+        }
+        if !kind.categories.is_empty() {
+            entry["categories"] = json!(kind.categories);
+        }
+        list.push(entry);
+        for s in kind.subresources {
+            let (name, gvk, verbs) = subresource(kind, s);
+            let mut entry = json!({
+                "name": format!("{}/{name}", kind.plural), "singularName": "",
+                "namespaced": kind.namespaced(), "kind": gvk.2, "verbs": verbs,
+            });
+            if (gvk.0, gvk.1) != (kind.group, kind.version) {
+                entry["group"] = gvk.0.into();
+                entry["version"] = gvk.1.into();
+            }
+            list.push(entry);
+        }
+    }
+    if list.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    let gv = meta::Gvr::named(group, version, "").api_version();
+    Ok(json_answer(
+        200,
+        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}),
+    ))
+}
+
+/// Name, group-version-kind of the body, and verbs of a subresource.
+pub(crate) fn subresource(
+    kind: &Kind,
+    s: &Subresource,
+) -> (&'static str, (&'static str, &'static str, &'static str), &'static [&'static str]) {
+    const WRITE: &[&str] = &["get", "patch", "update"];
+    match s {
+        Subresource::Status => ("status", (kind.group, kind.version, kind.kind), WRITE),
+        Subresource::Scale(_) => ("scale", ("autoscaling", "v1", "Scale"), WRITE),
+        Subresource::Custom(name, body, verbs) => {
+            let (group, version) = match *body {
+                "Eviction" => ("policy", "v1"),
+                "TokenRequest" => ("authentication.k8s.io", "v1"),
+                _ => (kind.group, kind.version),
+            };
+            (name, (group, version, body), verbs)
+        }
+    }
+}
+
+fn aggregated(catalog: &Catalog, core: bool) -> Value {
+    let names = if core { vec![""] } else { group_names(catalog) };
+    let items: Vec<Value> = names
+        .into_iter()
+        .map(|name| {
+            let versions: Vec<Value> = catalog
+                .group_versions()
+                .into_iter()
+                .filter(|(g, _)| *g == name)
+                .map(|(g, v)| {
+                    let resources: Vec<Value> = kinds_of(catalog, g, v).map(aggregated_kind).collect();
+                    json!({"version": v, "freshness": "Current", "resources": resources})
+                })
+                .collect();
+            let mut metadata = json!({"creationTimestamp": null});
+            if !name.is_empty() {
+                metadata["name"] = name.into();
+            }
+            json!({"metadata": metadata, "versions": versions})
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
+}
+
+fn aggregated_kind(kind: &'static Kind) -> Value {
+    let response = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let mut entry = json!({
+        "resource": kind.plural, "singularResource": kind.singular,
+        "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
+        "responseKind": response((kind.group, kind.version, kind.kind)), "verbs": kind.verbs,
+    });
+    if !kind.short_names.is_empty() {
+        entry["shortNames"] = json!(kind.short_names);
+    }
+    if !kind.categories.is_empty() {
+        entry["categories"] = json!(kind.categories);
+    }
+    let subs: Vec<Value> = kind
+        .subresources
+        .iter()
+        .map(|s| {
+            let (name, gvk, verbs) = subresource(kind, s);
+            json!({"subresource": name, "responseKind": response(gvk), "verbs": verbs})
+        })
+        .collect();
+    if !subs.is_empty() {
+        entry["subresources"] = subs.into();
+    }
+    entry
+}

@@ -1,0 +1,236 @@
+//! The forms in which objects are answered: as they are, their metadata only,
+//! or as table rows; chosen by `Accept`. Must not decode an object that is
+//! answered as it is.
+
+use jiff::Timestamp;
+use kinds::Kind;
+use meta::{Object, Status};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::cache::codec;
+use crate::registry::Listed;
+
+/// A form of answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// As it is.
+    Plain,
+    /// `PartialObjectMetadata`.
+    Metadata,
+    /// `Table`; with how much of each object.
+    Table(Include),
+}
+
+/// `includeObject` of a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Include {
+    /// `Metadata`.
+    #[default]
+    Metadata,
+    /// `None`.
+    Nothing,
+    /// `Object`.
+    Object,
+}
+
+/// What a client accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The form.
+    pub form: Form,
+    /// YAML instead of JSON.
+    pub yaml: bool,
+}
+
+impl Form {
+    /// The first acceptable media type that this server writes; 406 when there is none.
+    pub fn negotiate(accept: &str, include: &str) -> Result<Accepted, Status> {
+        let plain = Accepted {
+            form: Form::Plain,
+            yaml: false,
+        };
+        if accept.is_empty() {
+            return Ok(plain);
+        }
+        let include = match include {
+            "" | "Metadata" => Include::Metadata,
+            "None" => Include::Nothing,
+            "Object" => Include::Object,
+            other => {
+                return Err(Status::bad_request(format!(
+                    "unrecognized includeObject value: \"{other}\""
+                )));
+            }
+        };
+        for part in accept.split(',') {
+            let mut params = part.split(';').map(str::trim);
+            let media = params.next().unwrap_or_default();
+            let yaml = match media {
+                "application/json" | "*/*" | "application/*" | "" => false,
+                "application/yaml" => true,
+                _ => continue,
+            };
+            let shape = params.find_map(|p| p.strip_prefix("as="));
+            let form = match shape {
+                None => Form::Plain,
+                Some("Table") => Form::Table(include),
+                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Form::Metadata,
+                Some(_) => continue,
+            };
+            return Ok(Accepted { form, yaml });
+        }
+        let message = "only the following media types are accepted: application/json, application/yaml, \
+                       application/json;stream=watch";
+        Err(Status::new(406, meta::Reason::NotAcceptable, message))
+    }
+
+    /// Appends a single object.
+    pub fn write_object(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {
+        match self {
+            Form::Plain => codec::write_full(out, object),
+            Form::Metadata => write_partial(out, object),
+            Form::Table(_) => {
+                let meta = json!({"resourceVersion": object.resource_version().to_string()});
+                write_table_head(out, kind, &meta, true);
+                self.write_row(out, kind, object);
+                out.extend_from_slice(b"]}");
+            }
+        }
+    }
+
+    /// Everything of a list before its first item.
+    pub fn list_head(self, kind: &Kind, listed: &Listed) -> Vec<u8> {
+        let mut meta = json!({"resourceVersion": listed.revision.to_string()});
+        if !listed.continue_token.is_empty() {
+            meta["continue"] = listed.continue_token.as_str().into();
+        }
+        if let Some(n) = listed.remaining.filter(|n| *n > 0) {
+            meta["remainingItemCount"] = n.into();
+        }
+        let mut out = Vec::with_capacity(1024);
+        let (list_kind, version) = match self {
+            Form::Plain => (format!("{}List", kind.kind), kind.gvr().api_version()),
+            Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
+            Form::Table(_) => {
+                write_table_head(&mut out, kind, &meta, true);
+                return out;
+            }
+        };
+        let head = format!("{{\"kind\":\"{list_kind}\",\"apiVersion\":\"{version}\",\"metadata\":{meta},\"items\":[");
+        out.extend_from_slice(head.as_bytes());
+        out
+    }
+
+    /// Appends an item of a list.
+    pub fn write_item(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {
+        match self {
+            Form::Plain => codec::write_full(out, object),
+            Form::Metadata => write_partial(out, object),
+            Form::Table(_) => self.write_row(out, kind, object),
+        }
+    }
+
+    /// Appends a watch event and its newline.
+    pub fn write_event(self, out: &mut Vec<u8>, kind: &Kind, verb: &str, object: &Object) {
+        out.extend_from_slice(b"{\"type\":\"");
+        out.extend_from_slice(verb.as_bytes());
+        out.extend_from_slice(b"\",\"object\":");
+        self.write_object(out, kind, object);
+        out.extend_from_slice(b"}\n");
+    }
+
+    /// Appends a bookmark and its newline.
+    pub fn write_bookmark(self, out: &mut Vec<u8>, kind: &Kind, revision: u64, initial_end: bool) {
+        let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+        if initial_end {
+            metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let object = match self {
+            Form::Plain => json!({"kind": kind.kind, "apiVersion": kind.gvr().api_version(), "metadata": metadata}),
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+            }
+            Form::Table(_) => json!({
+                "kind": "Table", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"resourceVersion": revision.to_string()},
+                "columnDefinitions": columns(kind),
+                "rows": [{"cells": [], "object": {
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}],
+            }),
+        };
+        out.extend_from_slice(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").as_bytes());
+    }
+
+    fn write_row(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {
+        let value = object.to_value();
+        let mut cells = vec![Value::from(object.name())];
+        cells.extend(kind.strategy.row(&value, Timestamp::now()));
+        cells.resize(kind.columns.len() + 1, Value::from(""));
+        out.extend_from_slice(b"{\"cells\":");
+        out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
+        let Form::Table(include) = self else {
+            return;
+        };
+        match include {
+            Include::Nothing => {}
+            Include::Metadata => {
+                out.extend_from_slice(b",\"object\":");
+                write_partial(out, object);
+            }
+            Include::Object => {
+                out.extend_from_slice(b",\"object\":");
+                codec::write_full(out, object);
+            }
+        }
+        out.push(b'}');
+    }
+}
+
+#[derive(Deserialize)]
+struct MetadataOnly<'a> {
+    #[serde(borrow)]
+    metadata: &'a RawValue,
+}
+
+fn write_partial(out: &mut Vec<u8>, object: &Object) {
+    out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":");
+    match serde_json::from_slice::<MetadataOnly<'_>>(object.raw()) {
+        Ok(only) => {
+            let metadata = only.metadata.get().as_bytes();
+            match object.managed_fields() {
+                Some(managed) if metadata.len() > 2 => {
+                    out.extend_from_slice(b"{\"managedFields\":");
+                    out.extend_from_slice(managed);
+                    out.push(b',');
+                    out.extend_from_slice(&metadata[1..]);
+                }
+                _ => out.extend_from_slice(metadata),
+            }
+        }
+        // Unreachable for a parsed object; an empty object is still well-formed.
+        Err(_) => out.extend_from_slice(b"{}"),
+    }
+    out.push(b'}');
+}
+
+fn write_table_head(out: &mut Vec<u8>, kind: &Kind, meta: &Value, with_columns: bool) {
+    let columns = if with_columns { columns(kind) } else { json!([]) };
+    let head = format!(
+        "{{\"kind\":\"Table\",\"apiVersion\":\"meta.k8s.io/v1\",\"metadata\":{meta},\"columnDefinitions\":{columns},\"rows\":["
+    );
+    out.extend_from_slice(head.as_bytes());
+}
+
+fn columns(kind: &Kind) -> Value {
+    let mut out = vec![json!({
+        "name": "Name", "type": "string", "format": "name", "priority": 0,
+        "description": "Name must be unique within a namespace. Is required when creating resources, although some \
+                        resources may allow a client to request the generation of an appropriate name automatically.",
+    })];
+    out.extend(kind.columns.iter().map(|c| {
+        json!({"name": c.name, "type": c.kind, "format": c.format, "priority": c.priority, "description": c.description})
+    }));
+    Value::Array(out)
+}
