@@ -79,18 +79,44 @@ impl MachineDir {
         write(&self.join("exit.json"), file)
     }
 
-    /// The pid that QEMU wrote, if its process still is this machine's QEMU.
+    /// This machine's QEMU, if it lives: by the pid that it wrote, else by a search.
     ///
-    /// A pid may have been taken by another process: the command line names this directory.
+    /// The file alone is not enough: QEMU writes it some time after it began and removes
+    /// it a little before its end, and after a crash the pid may be another process's.
     pub fn live_qemu(&self) -> Option<i32> {
-        let pid: i32 = fs::read_to_string(self.run().join("qemu.pid"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()?;
-        let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+        let written = fs::read_to_string(self.run().join("qemu.pid"));
+        let pid: Option<i32> = written.ok().and_then(|text| text.trim().parse().ok());
+        pid.filter(|pid| self.is_qemu(*pid)).or_else(|| self.search_qemu())
+    }
+
+    /// Whether a process is this machine's QEMU: its command line names our pid file.
+    pub fn is_qemu(&self, pid: i32) -> bool {
         let own = self.run().join("qemu.pid").into_os_string().into_encoded_bytes();
-        line.split(|b| *b == 0).any(|argument| argument == own).then_some(pid)
+        fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|b| *b == 0).any(|argument| argument == own))
+    }
+
+    fn search_qemu(&self) -> Option<i32> {
+        let mut pids = fs::read_dir("/proc").ok()?.filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            name.to_str()?.parse::<i32>().ok()
+        });
+        pids.find(|pid| self.is_qemu(*pid))
+    }
+
+    /// Whether QEMU was begun: then a supervisor may only take it over or see its end.
+    pub fn launched(&self) -> bool {
+        self.join("launched").exists()
+    }
+
+    /// Records that QEMU is about to be begun.
+    pub fn mark_launched(&self) -> io::Result<()> {
+        File::create(self.join("launched")).map(drop)
+    }
+
+    /// Whether a supervisor has the machine: it holds this lock as long as it lives.
+    pub fn supervisor_lock(&self) -> PathBuf {
+        self.join("supervisor.lock")
     }
 }
 
@@ -118,6 +144,9 @@ pub struct SandboxFile {
     pub netns: PathBuf,
     /// Cgroup directories that QEMU joins.
     pub cgroups: Vec<PathBuf>,
+    /// Cgroup directories above them that were made for this sandbox, outermost first.
+    #[serde(default)]
+    pub made_cgroups: Vec<PathBuf>,
     /// Name servers.
     pub dns: Vec<String>,
     /// Search list.
@@ -158,6 +187,9 @@ pub struct MachineFile {
     pub netns: PathBuf,
     /// Cgroup directories to join.
     pub cgroups: Vec<PathBuf>,
+    /// How readily the kernel kills it when memory is short; only ever raised.
+    #[serde(default)]
+    pub oom_score_adj: i64,
     /// The guest's network, if it has one.
     pub network: Option<NetworkFile>,
 }

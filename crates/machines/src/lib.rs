@@ -4,6 +4,7 @@
 //! container, `compute`, which is QEMU under a supervisor. Must not decide what
 //! a machine looks like: that is `machineplan`; must not know containers.
 
+mod accelerator;
 mod files;
 mod supervisor;
 

@@ -2,6 +2,10 @@
 //!
 //! Must not decide anything: it sends commands and hands on events.
 
+mod agent;
+
+pub use agent::{GuestAgent, GuestExec, GuestInterface, GuestOs};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -113,6 +117,12 @@ impl Monitor {
     pub async fn status(&self) -> Result<(bool, String), QmpError> {
         let info = self.execute("query-status", qmp::query_status {}).await?;
         Ok((info.running, format!("{:?}", info.status)))
+    }
+
+    /// Whether the guest has opened the channel of a character device.
+    pub async fn channel_open(&self, label: &str) -> Result<bool, QmpError> {
+        let devices = self.execute("query-chardev", qmp::query_chardev {}).await?;
+        Ok(devices.iter().any(|d| d.label == label && d.frontend_open))
     }
 
     /// Presses the power button.

@@ -8,8 +8,9 @@
 //!
 //! It is in the pod's network namespace and cgroup from the start, so that all
 //! it makes is there too. QEMU does not depend on it: when the supervisor is
-//! killed, QEMU runs on, and the next supervisor takes over by the pid file,
-//! which QEMU itself holds locked, so that there never are two QEMUs.
+//! killed, QEMU runs on, and the next supervisor takes it over. Once QEMU has
+//! been begun (`launched`) none is ever started again in this directory, so that
+//! there never are two; QEMU also holds its pid file locked.
 //!
 //! Must not decide: everything it does stands in `machine.json`.
 
@@ -20,6 +21,7 @@ mod serial;
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use qmp::{MachineEvent, Monitor};
@@ -32,6 +34,8 @@ use process::Qemu;
 
 /// How long QEMU may take to open its monitor.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long QEMU's last events may take after its end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What stops a supervisor.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +67,7 @@ pub fn supervise(directory: &Path) -> Result<(), SupervisorError> {
         .map_err(step("read machine.json"))?
         .ok_or(SupervisorError::NoMachine)?;
     // A second supervisor of the same machine has nothing to do.
-    let Some(_lock) = process::lock(&dir.join("supervisor.lock")).map_err(step("lock"))? else {
+    let Some(_lock) = process::lock(&dir.supervisor_lock()).map_err(step("lock"))? else {
         return Ok(());
     };
     if dir.exit().map_err(step("read exit.json"))?.is_some() {
@@ -99,10 +103,12 @@ fn failure(error: &SupervisorError) -> ExitFile {
 }
 
 async fn run(dir: &MachineDir, machine: &MachineFile) -> Result<ExitFile, SupervisorError> {
-    let started_before = dir.run().join("qemu.pid").exists();
-    let mut qemu = match dir.live_qemu() {
-        Some(pid) => Qemu::adopt(pid).map_err(step("adopt QEMU"))?,
-        None if started_before => {
+    let mut qemu = match begin(dir, machine)? {
+        Some(qemu) => qemu,
+        None => {
+            // Between fork and exec a QEMU has no name yet: whatever else is left in the
+            // machine's own cgroup must not come to life after its end was recorded.
+            process::kill_others(&machine.cgroups);
             return Ok(ExitFile {
                 finished_at: crate::now(),
                 exit_code: 137,
@@ -110,20 +116,47 @@ async fn run(dir: &MachineDir, machine: &MachineFile) -> Result<ExitFile, Superv
                 message: "QEMU ended while nobody watched it".into(),
             });
         }
-        None => {
-            if let Some(network) = &machine.network {
-                process::prepare_network(network, machine.user.0).map_err(step("prepare the guest's network"))?;
-            }
-            Qemu::start(dir, machine).map_err(step(format!("start {}", machine.program.display())))?
-        }
     };
+    match serve(dir, machine, &mut qemu).await {
+        Ok(shutdown) => Ok(qemu.exit(dir, shutdown).await),
+        Err(error) => {
+            // An end may be recorded only when there is one.
+            qemu.kill();
+            qemu.ended().await;
+            Err(error)
+        }
+    }
+}
+
+/// Starts QEMU, or takes over the one that runs; `None` when it has run and is gone.
+fn begin(dir: &MachineDir, machine: &MachineFile) -> Result<Option<Qemu>, SupervisorError> {
+    if dir.launched() {
+        let Some(pid) = dir.live_qemu() else { return Ok(None) };
+        let qemu = Qemu::adopt(pid).map_err(step("adopt QEMU"))?;
+        // The pid may have changed hands before we held it.
+        return Ok(dir.is_qemu(pid).then_some(qemu));
+    }
+    if let Some(network) = &machine.network {
+        process::prepare_network(network, machine.user.0).map_err(step("prepare the guest's network"))?;
+    }
+    dir.mark_launched().map_err(step("record the start"))?;
+    let qemu = Qemu::start(dir, machine).map_err(step(format!("start {}", machine.program.display())))?;
+    Ok(Some(qemu))
+}
+
+/// Serves guest, agent and consoles until QEMU has ended; what QEMU said about its end.
+async fn serve(
+    dir: &MachineDir,
+    machine: &MachineFile,
+    qemu: &mut Qemu,
+) -> Result<Option<MachineEvent>, SupervisorError> {
     if let Some(network) = &machine.network {
         dhcp::serve(network).map_err(step("serve DHCP to the guest"))?;
     }
-    let Some((monitor, events)) = connect(dir, &mut qemu).await? else {
-        return Ok(qemu.exit(dir, None).await);
-    };
-    attend(dir, machine, qemu, monitor, events).await
+    match connect(dir, qemu).await? {
+        Some((monitor, events)) => attend(dir, machine, qemu, Arc::new(monitor), events).await,
+        None => Ok(None),
+    }
 }
 
 /// Waits for the monitor; `None` when QEMU ended instead.
@@ -140,7 +173,6 @@ async fn connect(
             Ok(connected) => return Ok(Some(connected)),
             Err(_) if qemu.has_ended() => return Ok(None),
             Err(e) if tokio::time::Instant::now() > deadline => {
-                qemu.kill();
                 return Err(step("connect to QEMU's monitor")(io::Error::other(e)));
             }
             Err(_) => tokio::time::sleep(pause).await,
@@ -153,20 +185,24 @@ async fn connect(
 async fn attend(
     dir: &MachineDir,
     machine: &MachineFile,
-    mut qemu: Qemu,
-    monitor: Monitor,
+    qemu: &mut Qemu,
+    monitor: Arc<Monitor>,
     mut events: mpsc::Receiver<MachineEvent>,
-) -> Result<ExitFile, SupervisorError> {
+) -> Result<Option<MachineEvent>, SupervisorError> {
+    // Events flow already, so nothing is missed between these questions and the loop.
     let (running, _) = monitor.status().await.unwrap_or((true, String::new()));
+    let agent_connected = monitor.channel_open("agent0").await.unwrap_or(false);
     let (state, watcher) = watch::channel(MachineState {
         paused: !running,
+        agent_connected,
         ..MachineState::default()
     });
     let (commands, mut asked) = mpsc::channel(16);
-    control::listen(&dir.join("control.sock"), commands, watcher).map_err(step("listen for the agent"))?;
     let console = serial::serve(dir, &machine.log)
         .await
         .map_err(step("attach to the serial console"))?;
+    control::listen(&dir.join("control.sock"), commands, watcher).map_err(step("listen for the agent"))?;
+    process::tell_ready();
     let mut shutdown: Option<MachineEvent> = None;
     let mut open = true;
     loop {
@@ -177,38 +213,46 @@ async fn attend(
                 Some(event) => _ = state.send_if_modified(|s| s.observe(&event)),
                 None => open = false,
             },
-            Some(asked) = asked.recv() => {
-                let answer = obey(&asked.command, &monitor, &qemu, &console).await;
-                let _ = asked.answer.send(answer);
-            }
+            Some(asked) = asked.recv() => match asked.command {
+                Command::ReopenLog => {
+                    console.reopen_log();
+                    let _ = asked.answer.send(Ok(()));
+                }
+                Command::Kill => {
+                    qemu.kill();
+                    let _ = asked.answer.send(Ok(()));
+                }
+                // Apart, so that a QEMU that does not answer can still be killed.
+                _ => drop(tokio::spawn(obey(asked, monitor.clone(), qemu.killer()))),
+            },
         }
     }
     console.finish().await;
-    Ok(qemu.exit(dir, shutdown).await)
+    // QEMU's last words may be in the socket still; they end with the connection.
+    while open && let Ok(Some(event)) = tokio::time::timeout(LAST_WORDS, events.recv()).await {
+        match event {
+            MachineEvent::Shutdown { .. } => shutdown = Some(event),
+            MachineEvent::Closed => break,
+            _ => {}
+        }
+    }
+    Ok(shutdown)
 }
 
-async fn obey(command: &Command, monitor: &Monitor, qemu: &Qemu, console: &serial::Console) -> Result<(), String> {
-    let done = match command {
+async fn obey(asked: control::Asked, monitor: Arc<Monitor>, killer: process::Killer) {
+    let done = match asked.command {
         Command::PowerButton => monitor.power_button().await,
         Command::Pause => monitor.pause().await,
         Command::Resume => monitor.resume().await,
         Command::Reset => monitor.reset().await,
-        Command::Quit => match monitor.quit().await {
-            Ok(()) => Ok(()),
+        Command::Quit => {
             // A QEMU that does not answer is killed: the caller wants it gone.
-            Err(_) => {
-                qemu.kill();
-                Ok(())
+            if monitor.quit().await.is_err() {
+                killer.kill();
             }
-        },
-        Command::Kill => {
-            qemu.kill();
             Ok(())
         }
-        Command::ReopenLog => {
-            console.reopen_log();
-            Ok(())
-        }
+        Command::Kill | Command::ReopenLog => Ok(()),
     };
-    done.map_err(|e| e.to_string())
+    let _ = asked.answer.send(done.map_err(|e| e.to_string()));
 }

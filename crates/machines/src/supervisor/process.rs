@@ -5,8 +5,9 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use qmp::MachineEvent;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,15 +39,42 @@ pub(super) fn enter(machine: &MachineFile) -> io::Result<()> {
     }
     for cgroup in &machine.cgroups {
         let procs = cgroup.join("cgroup.procs");
-        OpenOptions::new().write(true).open(&procs)?.write_all(b"0\n")?;
+        OpenOptions::new()
+            .write(true)
+            .open(&procs)
+            .and_then(|mut f| f.write_all(b"0\n"))
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", procs.display())))?;
+    }
+    if machine.oom_score_adj > 0 {
+        // Lowering it needs CAP_SYS_RESOURCE, so it is only raised, and that never fails a start.
+        let _ = std::fs::write("/proc/self/oom_score_adj", machine.oom_score_adj.min(1000).to_string());
     }
     Ok(())
+}
+
+/// Tells the agent that waits on our standard output, if one does.
+pub(super) fn tell_ready() {
+    let mut out = io::stdout();
+    let _ = out.write_all(b"ready\n").and_then(|()| out.flush());
+}
+
+/// Kills every other process in the machine's own cgroups.
+pub(super) fn kill_others(cgroups: &[PathBuf]) {
+    let own = rustix::process::getpid();
+    for cgroup in cgroups {
+        let members = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+        for pid in members.lines().filter_map(|l| Pid::from_raw(l.trim().parse().ok()?)) {
+            if pid != own {
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+            }
+        }
+    }
 }
 
 /// The tap, its address, forwarding and the NAT rules, in the pod's namespace.
 pub(super) fn prepare_network(network: &NetworkFile, user: u32) -> io::Result<()> {
     let (tap, lease) = (&network.tap, &network.lease);
-    if !Path::new("/sys/class/net").join(tap).exists() || !link_exists(tap)? {
+    if !link_exists(tap)? {
         pipe(
             "ip",
             &["tuntap", "add", "dev", tap, "mode", "tap", "user", &user.to_string()],
@@ -100,8 +128,18 @@ fn pipe(program: &str, arguments: &[&str], input: &str) -> io::Result<()> {
 
 /// A running QEMU, our child or one that a supervisor before us started.
 pub(super) struct Qemu {
-    pidfd: AsyncFd<OwnedFd>,
+    pidfd: Arc<AsyncFd<OwnedFd>>,
     child: Option<Child>,
+}
+
+/// Can kill QEMU from another task.
+pub(super) struct Killer(Arc<AsyncFd<OwnedFd>>);
+
+impl Killer {
+    /// Kills QEMU, and no process that may have taken its pid.
+    pub(super) fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(self.0.get_ref(), Signal::KILL);
+    }
 }
 
 impl Qemu {
@@ -135,6 +173,7 @@ impl Qemu {
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::NONBLOCK)?;
         #[expect(deprecated, reason = "sound for OwnedFd, and its successor is unsafe to call")]
         let pidfd = AsyncFd::with_interest(pidfd, Interest::READABLE)?;
+        let pidfd = Arc::new(pidfd);
         Ok(Qemu { pidfd, child: None })
     }
 
@@ -155,9 +194,14 @@ impl Qemu {
         }
     }
 
-    /// Kills QEMU, and no process that may have taken its pid.
+    /// Something that can kill it.
+    pub(super) fn killer(&self) -> Killer {
+        Killer(self.pidfd.clone())
+    }
+
+    /// Kills QEMU.
     pub(super) fn kill(&self) {
-        let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        self.killer().kill();
     }
 
     /// How it ended, after [`Qemu::ended`].

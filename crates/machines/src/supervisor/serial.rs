@@ -45,7 +45,7 @@ impl Console {
 /// Connects to QEMU's serial port, opens the log and listens for consoles.
 pub(super) async fn serve(dir: &MachineDir, log: &Path) -> io::Result<Console> {
     let serial = UnixStream::connect(dir.run().join("serial.sock")).await?;
-    let log = Log::open(log)?;
+    let log = Log::open(log);
     let (output, _) = broadcast::channel::<Vec<u8>>(256);
     let (input, typed) = mpsc::channel::<Vec<u8>>(64);
     listen(&dir.join("console.sock"), output.clone(), input)?;
@@ -127,23 +127,24 @@ async fn attend(client: UnixStream, mut output: broadcast::Receiver<Vec<u8>>, in
     }
 }
 
-/// The log file, in CRI's format: time, stream, `F` or `P`, text.
+/// The log file, in CRI's format: time, stream, `F` or `P`, text. A machine outlives the
+/// loss of its log (a full disk, a directory removed): `file` is `None` until it is reopened.
 struct Log {
     path: PathBuf,
-    file: File,
+    file: Option<File>,
     line: Vec<u8>,
 }
 
 impl Log {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path) -> Self {
         if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
+            let _ = std::fs::create_dir_all(parent);
         }
-        Ok(Log {
+        Log {
             path: path.to_owned(),
-            file: append(path)?,
+            file: append(path).ok(),
             line: Vec::new(),
-        })
+        }
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -174,13 +175,14 @@ impl Log {
         out.extend_from_slice(text);
         out.push(b'\n');
         self.line.clear();
-        // A full disk loses log lines, not the machine.
-        let _ = self.file.write_all(&out);
+        if let Some(file) = &mut self.file {
+            let _ = file.write_all(&out);
+        }
     }
 
     fn reopen(&mut self) {
         if let Ok(file) = append(&self.path) {
-            self.file = file;
+            self.file = Some(file);
         }
     }
 }
@@ -197,7 +199,7 @@ mod tests {
     fn lines_are_logged_whole_and_long_ones_in_parts() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.log");
-        let mut log = Log::open(&path).unwrap();
+        let mut log = Log::open(&path);
         log.take(b"hello\r\nlogin: ");
         log.flush_partial();
         log.take(&vec![b'x'; LONGEST_LINE + 1]);
