@@ -1,6 +1,8 @@
 //! Field ownership: what each manager owns, how a write moves ownership, and
 //! server-side apply (KEP-555, structured-merge-diff).
 
+use bytes::Bytes;
+use meta::{Cause, Reason, Status};
 use serde_json::{Map, Value, json};
 
 use crate::fieldset::{FieldSet, Step, compare, item_step, of_value};
@@ -65,6 +67,40 @@ impl Managers {
         )
     }
 
+    /// From the JSON of `metadata.managedFields`; nobody when it is not that.
+    pub fn decode(bytes: &[u8]) -> Self {
+        serde_json::from_slice(bytes).map(|v| Self::from_value(&v)).unwrap_or_default()
+    }
+
+    /// The JSON of `metadata.managedFields`; `None` when nobody owns anything.
+    pub fn encode(&self) -> Option<Bytes> {
+        self.to_value().map(|v| v.to_string().into())
+    }
+
+    /// Whether nobody owns anything.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether both say the same but for times.
+    pub fn same_but_times(&self, other: &Managers) -> bool {
+        self == other
+    }
+
+    /// The managers that a write starts from: those that the client sent, when they are good
+    /// and not empty, else the live ones; an explicitly empty list (`[]` or `[{}]`) resets. A
+    /// write to a subresource always starts from the live ones.
+    pub fn choose(live: Managers, given: Option<&Value>, subresource: &str) -> Managers {
+        let Some(given) = given.filter(|_| subresource.is_empty()) else {
+            return live;
+        };
+        match given.as_array().map(Vec::as_slice) {
+            Some([]) => Managers::default(),
+            Some([one]) if one.as_object().is_some_and(Map::is_empty) => Managers::default(),
+            _ => Some(Managers::from_value(given)).filter(|m| !m.is_empty()).unwrap_or(live),
+        }
+    }
+
     /// The wire form; `None` when nobody owns anything.
     pub fn to_value(&self) -> Option<Value> {
         if self.0.is_empty() {
@@ -103,6 +139,9 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// RFC 3339 time.
     pub time: &'a str,
+    /// Whether the kind serves `status` apart: then the main resource owns nothing of the
+    /// status, and `status` nothing but it and metadata.
+    pub has_status: bool,
 }
 
 /// A field that another manager owns with another value.
@@ -112,6 +151,57 @@ pub struct Conflict {
     pub manager: String,
     /// Path.
     pub field: String,
+}
+
+/// Why an apply did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Others own fields that would change: 409.
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+    /// The applied configuration is not usable: 400.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<ApplyError> for Status {
+    fn from(error: ApplyError) -> Status {
+        let message = error.to_string();
+        match error {
+            ApplyError::Malformed(_) => Status::bad_request(message),
+            ApplyError::Conflicts(conflicts) => {
+                let mut status = Status::new(409, Reason::Conflict, message);
+                status.causes = conflicts
+                    .into_iter()
+                    .map(|c| Cause {
+                        reason: "FieldManagerConflict".into(),
+                        message: format!("conflict with {}", c.manager),
+                        field: c.field,
+                    })
+                    .collect();
+                status
+            }
+        }
+    }
+}
+
+/// One conflict on one line; several under the name of each manager.
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [one] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, one.field);
+    }
+    let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
+    sorted.sort_by(|a, b| a.manager.cmp(&b.manager));
+    let mut lines: Vec<String> = Vec::new();
+    let mut last = None;
+    for c in sorted {
+        if last != Some(&c.manager) {
+            lines.push(format!("conflicts with {}:", c.manager));
+            last = Some(&c.manager);
+        }
+        lines.push(format!("- {}", c.field));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
 /// Moves ownership for a write that is no apply: what it changed is its manager's now.
@@ -202,7 +292,7 @@ pub fn apply(
     managers: &mut Managers,
     writer: &Writer<'_>,
     force: bool,
-) -> Result<Value, Vec<Conflict>> {
+) -> Result<Value, ApplyError> {
     let mut config_set = of_value(schema, config);
     for path in NEVER_OWNED {
         config_set.remove(path);
@@ -232,7 +322,7 @@ pub fn apply(
         }
     }
     if !conflicts.is_empty() {
-        return Err(conflicts);
+        return Err(ApplyError::Conflicts(conflicts));
     }
     remove_abandoned(schema, &mut merged, managers, &config_set, is_writer);
     record(managers, writer, config_set, is_writer);
@@ -417,10 +507,11 @@ mod tests {
             api_version: "v1",
             subresource: "",
             time: "2026-01-01T00:00:00Z",
+            has_status: false,
         }
     }
 
-    fn applied(live: Option<&Value>, config: &Value, m: &mut Managers, who: &str) -> Result<Value, Vec<Conflict>> {
+    fn applied(live: Option<&Value>, config: &Value, m: &mut Managers, who: &str) -> Result<Value, ApplyError> {
         apply(&schema(), live, config, m, &writer(who), false)
     }
 
@@ -445,10 +536,10 @@ mod tests {
         let conflicts = applied(Some(&live), &other, &mut m, "two").unwrap_err();
         assert_eq!(
             conflicts,
-            [Conflict {
+            ApplyError::Conflicts(vec![Conflict {
                 manager: "\"one\"".into(),
                 field: ".spec.replicas".into()
-            }]
+            }])
         );
         let live = apply(&schema(), Some(&live), &other, &mut m, &writer("two"), true).unwrap();
         assert_eq!(live["spec"]["replicas"], 5);

@@ -1,62 +1,147 @@
-//! Request bodies to values: JSON and YAML, with a bound on depth and with
-//! duplicate fields noticed (`fieldValidation`).
+//! Decoding of what clients send: JSON or YAML into a value, with repeated fields
+//! reported by path. Must bound depth, so that nothing later overflows the stack.
 
+use std::cell::RefCell;
 use std::fmt;
+use std::fmt::Write as _;
 
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Value};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
 
-/// Deepest nesting taken; every walk over a decoded value relies on it.
+/// The deepest nesting that is decoded. No API type comes near it.
 pub const MAX_DEPTH: usize = 100;
+
+/// Upstream stops collecting strict errors here, and so do we.
+const MAX_REPORTS: usize = 100;
+
+/// Why bytes are not a value.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not JSON, or too deep. The message names line and column.
+    #[error("{0}")]
+    Json(#[source] serde_json::Error),
+    /// Not YAML, or not representable in JSON.
+    #[error("error converting YAML to JSON: {0}")]
+    Yaml(#[source] serde_yaml_ng::Error),
+}
+
+impl From<DecodeError> for String {
+    fn from(error: DecodeError) -> String {
+        error.to_string()
+    }
+}
 
 /// A decoded body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoded {
     /// The value; of duplicate fields the last wins.
     pub value: Value,
-    /// Paths of duplicate fields.
+    /// Paths of duplicate fields, such as `spec.x`.
     pub duplicates: Vec<String>,
 }
 
 /// Decodes JSON.
-pub fn json(bytes: &[u8]) -> Result<Decoded, String> {
-    let mut duplicates = Vec::new();
-    let mut decoder = serde_json::Deserializer::from_slice(bytes);
-    let seed = Node {
-        path: String::new(),
-        depth: 0,
-        duplicates: &mut duplicates,
-    };
-    let value = seed.deserialize(&mut decoder).map_err(|e| e.to_string())?;
-    decoder.end().map_err(|e| e.to_string())?;
-    Ok(Decoded { value, duplicates })
+pub fn json(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let walk = Walk::default();
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let value = Node(&walk).deserialize(&mut deserializer).map_err(DecodeError::Json)?;
+    deserializer.end().map_err(DecodeError::Json)?;
+    Ok(walk.decoded(value))
 }
 
-/// Decodes one YAML document.
-pub fn yaml(bytes: &[u8]) -> Result<Decoded, String> {
-    let mut duplicates = Vec::new();
-    let seed = Node {
-        path: String::new(),
-        depth: 0,
-        duplicates: &mut duplicates,
+/// Decodes the first YAML document. Keys that are numbers or booleans become strings; tags are
+/// dropped; an empty document is null.
+pub fn yaml(bytes: &[u8]) -> Result<Decoded, DecodeError> {
+    let walk = Walk::default();
+    let Some(document) = serde_yaml_ng::Deserializer::from_slice(bytes).next() else {
+        return Ok(walk.decoded(Value::Null));
     };
-    let value = seed
-        .deserialize(serde_yaml_ng::Deserializer::from_slice(bytes))
-        .map_err(|e| e.to_string())?;
-    Ok(Decoded { value, duplicates })
+    let value = Node(&walk).deserialize(document).map_err(DecodeError::Yaml)?;
+    Ok(walk.decoded(value))
 }
 
-struct Node<'a> {
-    path: String,
-    depth: usize,
-    duplicates: &'a mut Vec<String>,
+/// What field validation found, in upstream's words, one finding each:
+/// `unknown field "spec.foo"`, `duplicate field "spec.x"`. They serve as warnings.
+pub fn findings(unknown: &[String], duplicates: &[String]) -> Vec<String> {
+    let say = |what: &str, path: &String| format!("{what} field {}", meta::field::quoted(path));
+    let unknown = unknown.iter().map(|p| say("unknown", p));
+    unknown.chain(duplicates.iter().map(|p| say("duplicate", p))).collect()
 }
+
+/// The findings as the one error of strict validation (400):
+/// `strict decoding error: unknown field "spec.foo", duplicate field "spec.x"`.
+pub fn strict_error(findings: &[String]) -> String {
+    format!("strict decoding error: {}", findings.join(", "))
+}
+
+/// Where the decoder is, and what it found.
+#[derive(Default)]
+struct Walk {
+    path: RefCell<Vec<Step>>,
+    reports: RefCell<Vec<String>>,
+}
+
+enum Step {
+    Field(String),
+    Index(usize),
+}
+
+impl Walk {
+    fn decoded(self, value: Value) -> Decoded {
+        Decoded {
+            value,
+            duplicates: self.reports.into_inner(),
+        }
+    }
+
+    fn report_duplicate(&self, key: &str) {
+        let mut reports = self.reports.borrow_mut();
+        if reports.len() >= MAX_REPORTS {
+            return;
+        }
+        let mut path = String::new();
+        for step in self.path.borrow().iter() {
+            match step {
+                Step::Field(name) if path.is_empty() => path.push_str(name),
+                Step::Field(name) => {
+                    path.push('.');
+                    path.push_str(name);
+                }
+                // Writing to a String cannot fail.
+                Step::Index(i) => drop(write!(path, "[{i}]")),
+            }
+        }
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(key);
+        if !reports.contains(&path) {
+            reports.push(path);
+        }
+    }
+
+    fn enter<E: de::Error>(&self, step: Step) -> Result<(), E> {
+        let mut path = self.path.borrow_mut();
+        if path.len() >= MAX_DEPTH {
+            return Err(E::custom(format!("exceeded max depth of {MAX_DEPTH}")));
+        }
+        path.push(step);
+        Ok(())
+    }
+
+    fn leave(&self) {
+        self.path.borrow_mut().pop();
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Node<'w>(&'w Walk);
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = Value;
 
-    fn deserialize<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
-        d.deserialize_any(self)
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -64,31 +149,31 @@ impl<'de> Visitor<'de> for Node<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str("any JSON value")
     }
 
     fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(v.into())
+        Ok(Value::Bool(v))
     }
 
     fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(v.into())
+        Ok(Value::Number(v.into()))
     }
 
     fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(v.into())
+        Ok(Value::Number(v.into()))
     }
 
-    fn visit_f64<E>(self, v: f64) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Value, E> {
+        Number::from_f64(v).map(Value::Number).ok_or_else(|| E::custom(format!("unsupported value: {v}")))
     }
 
     fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(v.into())
+        Ok(Value::String(v.to_owned()))
     }
 
     fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        Ok(v.into())
+        Ok(Value::String(v))
     }
 
     fn visit_unit<E>(self) -> Result<Value, E> {
@@ -99,53 +184,90 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Value::Null)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Value, D::Error> {
-        d.deserialize_any(self)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_any(self)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let depth = deeper(self.depth)?;
         let mut list = Vec::new();
         loop {
-            let seed = Node {
-                path: format!("{}[{}]", self.path, list.len()),
-                depth,
-                duplicates: &mut *self.duplicates,
-            };
-            match seq.next_element_seed(seed)? {
-                Some(v) => list.push(v),
+            self.0.enter(Step::Index(list.len()))?;
+            let item = seq.next_element_seed(self)?;
+            self.0.leave();
+            match item {
+                Some(item) => list.push(item),
                 None => return Ok(Value::Array(list)),
             }
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let depth = deeper(self.depth)?;
-        let mut out = Map::new();
-        while let Some(key) = map.next_key::<String>()? {
-            let path = if self.path.is_empty() {
-                key.clone()
-            } else {
-                format!("{}.{key}", self.path)
-            };
-            let value = map.next_value_seed(Node {
-                path: path.clone(),
-                depth,
-                duplicates: &mut *self.duplicates,
-            })?;
-            if out.insert(key, value).is_some() {
-                self.duplicates.push(path);
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        while let Some(key) = access.next_key_seed(Key)? {
+            if map.contains_key(&key) {
+                self.0.report_duplicate(&key);
+            }
+            self.0.enter(Step::Field(key))?;
+            let value = access.next_value_seed(self)?;
+            if let Some(Step::Field(key)) = self.0.path.borrow_mut().pop() {
+                map.insert(key, value);
             }
         }
-        Ok(Value::Object(out))
+        Ok(Value::Object(map))
+    }
+
+    fn visit_enum<A: de::EnumAccess<'de>>(self, access: A) -> Result<Value, A::Error> {
+        // A tagged YAML value: JSON has no tags.
+        let (_, content) = access.variant_seed(Key)?;
+        de::VariantAccess::newtype_variant_seed(content, self)
     }
 }
 
-fn deeper<E: serde::de::Error>(depth: usize) -> Result<usize, E> {
-    if depth >= MAX_DEPTH {
-        return Err(E::custom(format!("exceeded max depth of {MAX_DEPTH}")));
+/// A key of a map, as a string whatever it was in YAML.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = String;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<String, D::Error> {
+        deserializer.deserialize_any(self)
     }
-    Ok(depth + 1)
+}
+
+impl<'de> Visitor<'de> for Key {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_bool<E>(self, v: bool) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+
+    fn visit_i64<E>(self, v: i64) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+
+    fn visit_u64<E>(self, v: u64) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+
+    fn visit_f64<E>(self, v: f64) -> Result<String, E> {
+        Ok(v.to_string())
+    }
+
+    fn visit_unit<E>(self) -> Result<String, E> {
+        Ok("null".to_owned())
+    }
+
+    fn visit_str<E>(self, v: &str) -> Result<String, E> {
+        Ok(v.to_owned())
+    }
+
+    fn visit_string<E>(self, v: String) -> Result<String, E> {
+        Ok(v)
+    }
 }
 
 #[cfg(test)]

@@ -3,10 +3,19 @@
 //!
 //! Must not know any kind, do I/O, read a clock, or panic on any input.
 
-pub mod apply;
-pub mod decode;
-pub mod fieldset;
-pub mod openapi;
-pub mod patch;
+pub mod rules;
 pub mod schema;
+
+pub mod decode;
+pub mod openapi;
 pub mod shape;
+
+pub mod patch;
+
+pub mod apply;
+pub mod fieldset;
+
+pub mod jsonpath;
+pub mod table;
+
+mod trail;

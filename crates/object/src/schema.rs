@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use meta::Gvk;
 use serde_json::Value;
+
+use crate::rules::Rules;
 
 /// A node of a structural schema.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +29,103 @@ pub struct Schema {
     pub embedded_resource: bool,
     /// Name of the definition in OpenAPI, such as `io.k8s.api.core.v1.PodSpec`; empty when inline.
     pub definition: String,
+    /// What the definition itself says, where [`Schema::description`] speaks of the field
+    /// that refers to it; empty to use the latter.
+    pub definition_description: String,
+    /// `x-kubernetes-group-version-kind` of the definition.
+    pub gvks: Vec<Gvk>,
+    /// `x-kubernetes-patch-strategy: retainKeys` on an object.
+    pub retain_keys: bool,
+    /// Validations beyond type, required and enum; built-in kinds have none.
+    pub rules: Option<Box<Rules>>,
+}
+
+/// The schema of anything.
+pub static ANY: Schema = Schema {
+    shape: Shape::Any,
+    description: String::new(),
+    default: None,
+    nullable: true,
+    enumeration: Vec::new(),
+    format: String::new(),
+    preserve_unknown: true,
+    embedded_resource: false,
+    definition: String::new(),
+    definition_description: String::new(),
+    gvks: Vec::new(),
+    retain_keys: false,
+    rules: None,
+};
+
+impl Schema {
+    /// A schema of a shape, with nothing else said.
+    pub fn of(shape: Shape) -> Self {
+        Schema { shape, ..Schema::default() }
+    }
+
+    /// The schema of a field: of a named field, or of a map's value. `None` when unknown.
+    pub fn field(&self, name: &str) -> Option<&Schema> {
+        match &self.shape {
+            Shape::Object { fields, .. } => fields.get(name).map(|s| &**s),
+            Shape::Map { values, .. } => Some(values),
+            _ => None,
+        }
+    }
+
+    /// The schema of a list's items.
+    pub fn items(&self) -> Option<&Schema> {
+        match &self.shape {
+            Shape::List { items, .. } => Some(items),
+            _ => None,
+        }
+    }
+
+    /// The node at a dotted path such as `spec.template.spec.containers.image`; lists are
+    /// stepped into without being named, and a leading dot is ignored.
+    pub fn at(&self, path: &str) -> Option<&Schema> {
+        let parts = path.split('.').filter(|p| !p.is_empty());
+        parts.into_iter().try_fold(self, |node, part| {
+            let mut node = node;
+            while let Some(items) = node.items() {
+                node = items;
+            }
+            node.field(part)
+        })
+    }
+
+    /// Whether the node is owned and merged whole.
+    pub fn is_atomic(&self) -> bool {
+        match &self.shape {
+            Shape::Object { atomic, .. } | Shape::Map { atomic, .. } => *atomic,
+            Shape::List { list, .. } => *list == ListType::Atomic,
+            _ => false,
+        }
+    }
+
+    /// Calls `visit` with the dotted path and the schema of every node, parents first.
+    /// Map values are `*`, list items `[]`.
+    pub fn walk(&self, visit: &mut dyn FnMut(&str, &Schema)) {
+        self.walk_from(&mut String::new(), visit);
+    }
+
+    fn walk_from(&self, path: &mut String, visit: &mut dyn FnMut(&str, &Schema)) {
+        visit(path, self);
+        let at = path.len();
+        let mut step = |part: &str, node: &Schema, path: &mut String| {
+            if at > 0 && part != "[]" {
+                path.push('.');
+            }
+            path.push_str(part);
+            node.walk_from(path, visit);
+            path.truncate(at);
+        };
+        match &self.shape {
+            Shape::Object { fields, .. } => fields.iter().for_each(|(name, node)| step(name, node, path)),
+            Shape::Map { values, .. } => step("*", values, path),
+            Shape::List { items, .. } => step("[]", items, path),
+            _ => {}
+        }
+    }
 }
 
 /// Type of a schema node.

