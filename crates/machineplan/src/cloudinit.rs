@@ -38,14 +38,21 @@ impl Seed {
 
 /// The seed as a disk image: FAT with the label `cidata`, which NoCloud looks for.
 pub fn seed_image(seed: &Seed) -> io::Result<Vec<u8>> {
-    let files = seed.files();
-    let content: usize = files.iter().map(|(_, data)| data.len()).sum();
-    // FAT12 with the smallest cluster holds about 2 MiB; room for the tables and some.
-    let size = (content * 2 + (512 << 10)).next_multiple_of(512 << 10);
+    disk_image("CIDATA", &seed.files())
+}
+
+/// Files as a FAT disk image with a label of at most 11 characters.
+pub fn disk_image(label: &str, files: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
+    // A file takes whole clusters, of 4 KiB at most at these sizes, and a directory entry.
+    let content: usize = files.iter().map(|(_, data)| data.len().next_multiple_of(4096) + 512).sum();
+    // Room for the tables: two copies of 1.5 to 2 bytes a cluster, and some.
+    let size = (content + content / 64 + (512 << 10)).next_multiple_of(512 << 10);
     let mut image = Cursor::new(vec![0u8; size]);
-    let options = FormatVolumeOptions::new()
-        .volume_label(*b"CIDATA     ")
-        .volume_id(0x414c_4d44);
+    let mut padded = [b' '; 11];
+    for (to, from) in padded.iter_mut().zip(label.bytes()) {
+        *to = from;
+    }
+    let options = FormatVolumeOptions::new().volume_label(padded).volume_id(0x414c_4d44);
     fatfs::format_volume(&mut image, options)?;
     {
         let volume = FileSystem::new(&mut image, FsOptions::new())?;
@@ -134,6 +141,15 @@ mod tests {
         let mut text = Vec::new();
         io::Read::read_to_end(&mut volume.root_dir().open_file("user-data").unwrap(), &mut text).unwrap();
         assert_eq!(text, made.user_data);
+    }
+
+    #[test]
+    fn many_small_and_few_large_files_fit() {
+        let data = vec![7u8; 9_000_000];
+        disk_image("A", &[("big", &data), ("more", &data)]).unwrap();
+        let names: Vec<String> = (0..100).map(|i| format!("file-{i}")).collect();
+        let files: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), &b"x"[..])).collect();
+        disk_image("CFGDATA", &files).unwrap();
     }
 
     #[test]

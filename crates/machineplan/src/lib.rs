@@ -10,7 +10,7 @@ mod network;
 mod qemu;
 mod spec;
 
-pub use cloudinit::{Seed, seed, seed_image};
+pub use cloudinit::{Seed, disk_image, seed, seed_image};
 pub use dhcp::{Lease, dhcp_reply};
 pub use network::{GuestNetwork, NatPort, guest_network, masquerade_ruleset};
 pub use qemu::{Accelerator, Backing, BackingFormat, Placement, qemu_arguments};

@@ -136,6 +136,9 @@ pub struct SandboxFile {
     pub created_at: i64,
     /// Whether it was stopped.
     pub stopped: bool,
+    /// Boot of the host on which it was made: on another it is gone.
+    #[serde(default)]
+    pub boot_id: String,
     /// Address of the pod.
     pub ip: String,
     /// MTU of the pod network.

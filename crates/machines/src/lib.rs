@@ -3,12 +3,32 @@
 //! A machine's pod has a sandbox (network namespace, cgroup, directory) and one
 //! container, `compute`, which is QEMU under a supervisor. Must not decide what
 //! a machine looks like: that is `machineplan`; must not know containers.
+//!
+//! ```text
+//! <data>/machines/vm-<hash>/            a sandbox: sandbox.json
+//! <data>/machines/vm-<hash>/<attempt>/  a container: machine.json, started.json, exit.json,
+//!                                       control.sock, console.sock, disks/, run/ (QEMU's own)
+//! <data>/run/netns/vm-<hash>            its network namespace
+//! ```
 
+mod pod_runtime;
+mod container;
+mod sandbox;
+mod watch;
+mod guest;
+mod stream;
+mod disks;
+mod objects;
+mod paths;
 mod accelerator;
+mod netns;
+mod cgroup;
 mod files;
 mod supervisor;
 
-pub use supervisor::{SupervisorError, supervise};
+pub use accelerator::Choice as AcceleratorChoice;
+pub use pod_runtime::{Config, MACHINE_IMAGE, MachineRuntime};
+pub use supervisor::{MachineState, SupervisorError, supervise};
 
 use jiff::Timestamp;
 
@@ -23,4 +43,9 @@ fn rfc3339_nano(nanoseconds: i64) -> String {
         .unwrap_or(Timestamp::UNIX_EPOCH)
         .strftime("%Y-%m-%dT%H:%M:%S.%9fZ")
         .to_string()
+}
+
+/// An I/O error as the runtime's, with what was being done.
+fn failed(what: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> runtime::RuntimeError {
+    move |e| runtime::RuntimeError::Failed(format!("{what}: {e}"))
 }

@@ -27,7 +27,7 @@ use std::time::Duration;
 use qmp::{MachineEvent, Monitor};
 use tokio::sync::{mpsc, watch};
 
-pub use control::{Command, Control, MachineState, Push, Subscription};
+pub use control::{Command, Control, MachineState, Subscription};
 
 use crate::files::{ExitFile, MachineDir, MachineFile};
 use process::Qemu;

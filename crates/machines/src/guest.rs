@@ -1,0 +1,255 @@
+//! What the guest's agent is asked: to run the commands of probes, and what it
+//! is, which goes into the status of the VirtualMachineInstance.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use client::ClientExt;
+use meta::Status;
+use qmp::{GuestAgent, GuestInterface, GuestOs, QmpError};
+use runtime::{ExecOutput, RuntimeError};
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+use crate::objects;
+use crate::pod_runtime::Inner;
+use crate::supervisor::MachineState;
+use crate::watch::Live;
+
+/// How often a status write is tried against others' writes.
+const TRIES: u32 = 5;
+
+/// Runs a command in the guest to its end.
+pub(crate) async fn exec(
+    inner: &Inner,
+    id: &str,
+    command: &[String],
+    timeout: Duration,
+) -> Result<ExecOutput, RuntimeError> {
+    let live = inner.live(id).ok_or_else(|| RuntimeError::NotFound(format!("running container {id}")))?;
+    if !live.state.borrow().agent_connected {
+        return Err(RuntimeError::Unavailable(
+            "the guest agent is not connected: install and start qemu-guest-agent in the guest".into(),
+        ));
+    }
+    let path = inner.container_dir(id)?.run().join("agent.sock");
+    let run = async {
+        let _one = live.agent.lock().await;
+        let mut agent = GuestAgent::connect(&path).await?;
+        let pid = agent.exec(command).await?;
+        let mut pause = Duration::from_millis(5);
+        loop {
+            if let Some(end) = agent.exec_status(pid).await? {
+                return Ok::<_, QmpError>(end);
+            }
+            // The agent's protocol has no event for the end of a command.
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    };
+    match tokio::time::timeout(timeout.max(Duration::from_millis(1)), run).await {
+        Err(_) => Err(RuntimeError::Timeout(format!("command {command:?} in the guest"))),
+        Ok(Err(e)) => Err(RuntimeError::Failed(format!("guest agent: {e}"))),
+        Ok(Ok(end)) => Ok(ExecOutput {
+            stdout: end.stdout,
+            stderr: end.stderr,
+            exit_code: end.exit_code,
+        }),
+    }
+}
+
+/// Keeps the instance's status at what machine and guest say, until the machine ends.
+pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
+    let Some(mut states) = live.upgrade().map(|l| l.state.subscribe()) else { return };
+    while states.changed().await.is_ok() {
+        let state = states.borrow_and_update().clone();
+        let (Some(inner), Some(live)) = (inner.upgrade(), live.upgrade()) else { return };
+        let guest = if state.agent_connected {
+            ask(&inner, &id, &live).await
+        } else {
+            None
+        };
+        if let Err(error) = write(&inner, &id, &state, guest.as_ref()).await {
+            tracing::warn!(machine = id, error = %error.message, "cannot write the instance's status");
+        }
+    }
+}
+
+type Guest = (GuestOs, Vec<GuestInterface>);
+
+async fn ask(inner: &Inner, id: &str, live: &Arc<Live>) -> Option<Guest> {
+    let path = inner.container_dir(id).ok()?.run().join("agent.sock");
+    let _one = live.agent.lock().await;
+    let asked: Result<Guest, QmpError> = async {
+        let mut agent = GuestAgent::connect(&path).await?;
+        Ok((agent.os().await?, agent.interfaces().await?))
+    }
+    .await;
+    asked
+        .inspect_err(|error| tracing::debug!(machine = id, %error, "the guest agent does not answer"))
+        .ok()
+}
+
+/// Writes the status, again when another wrote between read and write.
+async fn write(inner: &Inner, id: &str, state: &MachineState, guest: Option<&Guest>) -> Result<(), Status> {
+    let sandbox = id.split('.').next().unwrap_or_default();
+    let Ok(Some(file)) = inner.sandbox_dir(sandbox).sandbox() else { return Ok(()) };
+    let gvr = objects::instances();
+    let pods = meta::Gvr::named("", "v1", "pods");
+    let pod = inner.client.get(&pods, &file.pod_namespace, &file.pod_name).await?;
+    let Some(name) = objects::instance_name(&pod) else { return Ok(()) };
+    let owner = pod.controller().map(|o| o.uid.clone()).unwrap_or_default();
+    let begun = Instant::now();
+    for attempt in 1.. {
+        let vmi = inner.client.get(&gvr, &file.pod_namespace, name).await?;
+        if pod.uid() != file.pod_uid || vmi.uid() != owner {
+            return Ok(());
+        }
+        let now = meta::time::rfc3339(jiff::Timestamp::now());
+        let Some(patch) = patch(&vmi.to_value(), state, guest, &file.ip, &now) else { return Ok(()) };
+        let written = inner.client.merge_patch(&gvr, &file.pod_namespace, name, "status", &patch).await;
+        match written {
+            Err(status) if status.is_conflict() && attempt < TRIES && begun.elapsed() < Duration::from_secs(5) => {}
+            other => return other.map(drop),
+        }
+    }
+    Ok(())
+}
+
+/// The merge patch that brings an instance's status up to date; `None` when it is.
+fn patch(vmi: &Value, state: &MachineState, guest: Option<&Guest>, pod_ip: &str, now: &str) -> Option<Value> {
+    let old = &vmi["status"];
+    let mut status = Map::new();
+    let conditions = conditions(&old["conditions"], state, now);
+    if conditions != old["conditions"] && !(old["conditions"].is_null() && conditions == json!([])) {
+        status.insert("conditions".into(), conditions);
+    }
+    if let Some((os, interfaces)) = guest {
+        let info = os_info(os);
+        if info != old["guestOSInfo"] {
+            status.insert("guestOSInfo".into(), info);
+        }
+        let interfaces = interface_list(vmi, interfaces, pod_ip);
+        if interfaces != old["interfaces"] {
+            status.insert("interfaces".into(), interfaces);
+        }
+    }
+    if status.is_empty() {
+        return None;
+    }
+    // With the version that was read, so that another's conditions are not overwritten.
+    let version = vmi["metadata"]["resourceVersion"].clone();
+    Some(json!({"metadata": {"resourceVersion": version}, "status": status}))
+}
+
+/// Our two conditions; those of others stay as they are.
+fn conditions(old: &Value, state: &MachineState, now: &str) -> Value {
+    let mut out: Vec<Value> = old.as_array().cloned().unwrap_or_default();
+    let ours = [
+        ("AgentConnected", state.agent_connected, "", ""),
+        ("Paused", state.paused, "PausedByUser", "VMI was paused by user"),
+    ];
+    for (kind, holds, reason, message) in ours {
+        let there = out.iter().any(|c| c["type"] == kind && c["status"] == "True");
+        if holds == there {
+            continue;
+        }
+        out.retain(|c| c["type"] != kind);
+        if holds {
+            let mut condition = json!({
+                "type": kind, "status": "True", "lastProbeTime": now, "lastTransitionTime": now,
+            });
+            if !reason.is_empty() {
+                condition["reason"] = reason.into();
+                condition["message"] = message.into();
+            }
+            out.push(condition);
+        }
+    }
+    Value::Array(out)
+}
+
+fn os_info(os: &GuestOs) -> Value {
+    const NAMES: [(&str, &str); 8] = [
+        ("name", "name"),
+        ("pretty-name", "prettyName"),
+        ("version", "version"),
+        ("version-id", "versionId"),
+        ("id", "id"),
+        ("kernel-release", "kernelRelease"),
+        ("kernel-version", "kernelVersion"),
+        ("machine", "machine"),
+    ];
+    let mut out = Map::new();
+    for (theirs, ours) in NAMES {
+        if let Some((_, value)) = os.fields.iter().find(|(k, _)| k == theirs) {
+            out.insert(ours.into(), value.as_str().into());
+        }
+    }
+    Value::Object(out)
+}
+
+/// The pod network's interface has the pod's address, as KubeVirt shows masquerade; the guest's
+/// name for it is found by the MAC address.
+fn interface_list(vmi: &Value, guest: &[GuestInterface], pod_ip: &str) -> Value {
+    let Ok(spec) = machineplan::MachineSpec::from_vmi(vmi) else { return json!([]) };
+    let mut out = Vec::new();
+    let mut macs = Vec::new();
+    for (i, interface) in spec.interfaces.iter().enumerate() {
+        let mac = machineplan::guest_network(&spec, interface).mac;
+        let seen = guest.iter().find(|g| g.mac == mac);
+        let mut entry = json!({"name": interface.name, "mac": mac, "queueCount": 1, "infoSource": "domain"});
+        if i == 0 {
+            entry["ipAddress"] = pod_ip.into();
+            entry["ipAddresses"] = json!([pod_ip]);
+        }
+        if let Some(seen) = seen {
+            entry["interfaceName"] = seen.name.as_str().into();
+            entry["infoSource"] = "domain, guest-agent".into();
+        }
+        macs.push(mac);
+        out.push(entry);
+    }
+    for other in guest.iter().filter(|g| !macs.contains(&g.mac) && !g.addresses.is_empty()) {
+        out.push(json!({
+            "interfaceName": other.name, "mac": other.mac, "infoSource": "guest-agent",
+            "ipAddress": other.addresses[0], "ipAddresses": other.addresses,
+        }));
+    }
+    Value::Array(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_is_patched_only_where_it_differs() {
+        let mut state = MachineState::default();
+        let vmi = json!({"metadata": {"name": "a", "namespace": "n", "resourceVersion": "7"},
+            "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        assert_eq!(patch(&vmi, &state, None, "10.0.0.9", "t"), None);
+        state.paused = true;
+        state.agent_connected = true;
+        let os = GuestOs {
+            fields: vec![("pretty-name".into(), "Debian".into())],
+        };
+        let guest = (os, Vec::new());
+        let patch = patch(&vmi, &state, Some(&guest), "10.0.0.9", "t").unwrap();
+        assert_eq!(patch["metadata"]["resourceVersion"], "7");
+        let kinds: Vec<&str> = patch["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|c| c["type"].as_str())
+            .collect();
+        assert_eq!(kinds, ["Ready", "AgentConnected", "Paused"]);
+        assert_eq!(patch["status"]["guestOSInfo"]["prettyName"], "Debian");
+        assert_eq!(patch["status"]["interfaces"][0]["ipAddress"], "10.0.0.9");
+        let mut done = vmi.clone();
+        done["status"] = patch["status"].clone();
+        assert_eq!(super::patch(&done, &state, Some(&guest), "10.0.0.9", "later"), None);
+        let resumed = conditions(&done["status"]["conditions"], &MachineState::default(), "t");
+        assert_eq!(resumed, json!([{"type": "Ready", "status": "True"}]));
+    }
+}

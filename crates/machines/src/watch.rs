@@ -1,0 +1,97 @@
+//! One task per running machine: it hears the supervisor, tells the node agent,
+//! and puts a new supervisor in place of one that died while QEMU lives.
+
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, watch};
+
+use crate::files::MachineDir;
+use crate::guest;
+use crate::pod_runtime::Inner;
+use crate::supervisor::{MachineState, Subscription};
+
+/// First pause after something failed; doubled up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A machine that is listened to.
+pub(crate) struct Live {
+    /// Its state.
+    pub state: watch::Sender<MachineState>,
+    /// The guest agent's socket admits one client.
+    pub agent: Mutex<()>,
+}
+
+/// Begins to watch a machine; once is enough.
+pub(crate) fn begin(inner: &Arc<Inner>, id: &str) {
+    let live = {
+        let mut all = inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.contains_key(id) {
+            return;
+        }
+        let live = Arc::new(Live {
+            state: watch::Sender::new(MachineState::default()),
+            agent: Mutex::new(()),
+        });
+        all.insert(id.to_owned(), live.clone());
+        live
+    };
+    // Weak: the tasks must not keep a runtime alive that its owner dropped.
+    let (weak, id) = (Arc::downgrade(inner), id.to_owned());
+    tokio::spawn(guest::report(weak.clone(), id.clone(), Arc::downgrade(&live)));
+    tokio::spawn(async move {
+        follow(&weak, &id, &live).await;
+        if let Some(inner) = weak.upgrade() {
+            let mut all = inner.live.lock().unwrap_or_else(PoisonError::into_inner);
+            all.remove(&id);
+            drop(all);
+            inner.changed(&id);
+        }
+    });
+}
+
+/// Returns when the machine has ended or is removed.
+async fn follow(weak: &Weak<Inner>, id: &str, live: &Live) {
+    let Some(dir) = weak.upgrade().and_then(|i| i.container_dir(id).ok()) else { return };
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if let Ok(mut subscription) = Subscription::connect(&dir.join("control.sock")).await {
+            while let Ok(state) = subscription.next().await {
+                pause = FIRST_PAUSE;
+                live.state.send_replace(state);
+                let Some(inner) = weak.upgrade() else { return };
+                inner.changed(id);
+            }
+        }
+        let Some(inner) = weak.upgrade() else { return };
+        if ended(&dir) {
+            return;
+        }
+        if !supervised(&dir) && !ended(&dir) {
+            tracing::warn!(machine = id, "the supervisor is gone; starting another");
+            if let Err(error) = inner.spawn_supervisor(&dir).await {
+                tracing::error!(machine = id, %error, "cannot start a supervisor");
+            }
+            if ended(&dir) {
+                return;
+            }
+        }
+        drop(inner);
+        // It is starting up, writing down the machine's end, or fails again and again.
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+fn ended(dir: &MachineDir) -> bool {
+    // A file that cannot be read says that there was an end.
+    !dir.path().exists() || !matches!(dir.exit(), Ok(None))
+}
+
+/// Whether a supervisor holds the machine's lock.
+fn supervised(dir: &MachineDir) -> bool {
+    let Ok(file) = std::fs::File::open(dir.supervisor_lock()) else { return false };
+    let tried = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    tried == Err(rustix::io::Errno::WOULDBLOCK)
+}
