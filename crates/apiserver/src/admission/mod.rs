@@ -3,6 +3,13 @@
 //!
 //! Must not commit anything on behalf of the request.
 
+mod namespace;
+mod pod;
+mod restrict;
+mod service;
+
+pub use service::Reserved;
+
 use std::any::Any;
 
 use async_trait::async_trait;
@@ -81,7 +88,16 @@ pub trait Admission: Send + Sync {
 
 /// The built-in plug-ins, in upstream's order.
 pub fn built_in() -> Vec<Box<dyn Admission>> {
-    vec![]
+    vec![
+        Box::new(namespace::NamespaceLifecycle),
+        Box::new(pod::ServiceAccount),
+        Box::new(restrict::NodeRestriction),
+        Box::new(pod::Priority),
+        Box::new(pod::DefaultTolerationSeconds),
+        Box::new(namespace::DefaultStorageClass),
+        Box::new(service::ServiceAddresses),
+        Box::new(restrict::Escalation),
+    ]
 }
 
 impl Core {
@@ -105,7 +121,3 @@ impl Core {
         Ok(())
     }
 }
-
-/// Addresses and ports that are being given out: in no cache yet, yet taken.
-#[derive(Default)]
-pub struct Reserved(std::sync::Mutex<std::collections::HashSet<String>>);

@@ -23,7 +23,7 @@ impl StaticTokens {
         StaticTokens(tokens.iter().filter(|(t, _)| !t.is_empty()).map(entry).collect())
     }
 
-    fn find(&self, token: &str) -> Option<Arc<User>> {
+    pub(crate) fn find(&self, token: &str) -> Option<Arc<User>> {
         let hash: [u8; 32] = Sha256::digest(token.as_bytes()).into();
         self.0.get(&hash).cloned()
     }

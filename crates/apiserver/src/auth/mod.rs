@@ -10,6 +10,7 @@ mod rbac;
 mod reviews;
 mod tokens;
 
-pub use access::{Access, Decision};
+pub use access::Access;
 pub use rbac::Rbac;
 pub(crate) use authn::StaticTokens;
+pub(crate) use rbac::{not_covered, rules_of_role};

@@ -47,12 +47,6 @@ struct Grant {
     role: String,
 }
 
-/// A role that applies to a user, with the namespace in which it does (`None`: everywhere).
-pub(crate) struct Applicable {
-    pub rules: Vec<PolicyRule>,
-    pub reason: String,
-}
-
 impl Rbac {
     /// Whether a binding grants the access.
     pub(crate) fn decide(&self, core: &Core, user: &User, access: &Access<'_>) -> Decision {

@@ -85,16 +85,6 @@ fn split(stored: &Bytes) -> (Bytes, Option<Bytes>) {
     }
 }
 
-/// The stored form of an object that exists, such as to put it again.
-pub fn stored(object: &Object) -> Bytes {
-    let managed = object.managed_fields().map(|m| &m[..]).unwrap_or_default();
-    let mut out = BytesMut::with_capacity(object.raw().len() + managed.len() + 4);
-    out.put_slice(object.raw());
-    out.put_slice(managed);
-    out.put_u32_le(u32::try_from(managed.len()).unwrap_or(0));
-    out.freeze()
-}
-
 /// The same bytes with another revision; `None` if they are not of our making.
 pub fn with_revision(bytes: &[u8], revision: u64) -> Option<Bytes> {
     let start = memmem::find(bytes, MARK)? + MARK.len();

@@ -10,14 +10,9 @@ use crate::machinery;
 
 /// The one document of version 2.
 pub(super) fn v2(core: &Core) -> Value {
-    let mut definitions = Map::new();
+    let definitions = machinery::definitions(core.catalog.iter().map(|r| r.kind), false);
     let mut paths = Map::new();
-    for (group, version) in core.catalog.group_versions() {
-        for kind in kinds_of(&core.catalog, group, version) {
-            machinery::definitions(kind, "#/definitions/", &mut definitions);
-            add_paths(&mut paths, kind, false);
-        }
-    }
+    core.catalog.iter().for_each(|r| add_paths(&mut paths, r.kind, false));
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": core.config.git_version},
@@ -30,12 +25,9 @@ pub(super) fn v2(core: &Core) -> Value {
 
 /// The document of one group version.
 pub(super) fn v3(core: &Core, group: &str, version: &str) -> Value {
-    let mut schemas = Map::new();
+    let schemas = machinery::definitions(kinds_of(&core.catalog, group, version), true);
     let mut paths = Map::new();
-    for kind in kinds_of(&core.catalog, group, version) {
-        machinery::definitions(kind, "#/components/schemas/", &mut schemas);
-        add_paths(&mut paths, kind, true);
-    }
+    kinds_of(&core.catalog, group, version).for_each(|kind| add_paths(&mut paths, kind, true));
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": core.config.git_version},

@@ -23,6 +23,10 @@ impl Core {
         let Input { mut value, problems } = input;
         report(call, problems)?;
         metadata::check_place(target, &mut value)?;
+        if !target.resource.is_stored() {
+            let answer = self.answer_review(call, target, value)?;
+            return Object::from_value(answer).map(Arc::new).map_err(Status::internal);
+        }
         let revision = meta_str(&value, "resourceVersion");
         if !matches!(revision, "" | "0") {
             return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
@@ -112,8 +116,8 @@ impl Core {
 
 /// Prunes and defaults, and says what was dropped as the call asks.
 pub(super) fn shape(call: &Call, resource: &Resource, value: &mut Value) -> Result<(), Status> {
-    let unknown = machinery::prune(resource.kind, value);
-    report(call, unknown.into_iter().map(|field| format!("unknown field \"{field}\"")).collect())?;
+    let unknown = machinery::prune(resource.kind, value)?;
+    report(call, unknown)?;
     machinery::default(resource.kind, value);
     resource.kind.strategy.default(value);
     Ok(())
@@ -126,15 +130,14 @@ pub(super) fn report(call: &Call, problems: Vec<String>) -> Result<(), Status> {
         FieldValidation::Warn => problems.into_iter().for_each(|p| call.warn(p)),
         FieldValidation::Strict if problems.is_empty() => {}
         FieldValidation::Strict => {
-            let list = problems.join(", ");
-            return Err(Status::bad_request(format!("strict decoding error: {list}")));
+            return Err(Status::bad_request(object::decode::strict_error(&problems)));
         }
     }
     Ok(())
 }
 
 /// The answer to a dry run.
-pub(super) fn dry(draft: Draft) -> Result<Answer, Status> {
+pub(crate) fn dry(draft: Draft) -> Result<Answer, Status> {
     let raw = crate::cache::codec::encode_raw(&draft.value).map_err(Status::internal)?;
     Object::from_parts(raw.into(), draft.managed).map(Arc::new).map_err(Status::internal)
 }

@@ -87,8 +87,8 @@ impl Core {
             )));
         }
         let kind = target.resource.kind;
-        let unknown = machinery::prune(kind, &mut document);
-        report(call, unknown.into_iter().map(|f| format!("unknown field \"{f}\"")).collect())?;
+        let unknown = machinery::prune(kind, &mut document)?;
+        report(call, unknown)?;
         let manager = Manager::of(call, target.subresource);
         loop {
             let exists = self.current(target).is_ok();

@@ -12,6 +12,7 @@ mod metrics;
 mod proxy;
 mod respond;
 mod route;
+mod subresource;
 
 pub use body::Body;
 pub use metrics::Metrics;
