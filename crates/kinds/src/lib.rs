@@ -4,6 +4,166 @@
 //!
 //! Must not do I/O or read a clock; must not panic on any object.
 
+mod apps;
+mod batch;
+mod columns;
+mod core;
+mod edit;
+mod facts;
 mod kind;
+mod kubevirt;
+mod plain;
+mod pods;
+mod rbac;
+mod reviews;
+mod schemas;
 
 pub use kind::{Cell, Column, Context, Kind, ScalePaths, Scope, Strategy, Subresource};
+
+use std::sync::OnceLock;
+
+/// Every built-in kind, in the order of discovery.
+pub fn all() -> &'static [Kind] {
+    static ALL: OnceLock<Vec<Kind>> = OnceLock::new();
+    ALL.get_or_init(|| {
+        let mut out = Vec::new();
+        out.extend(core::kinds());
+        out.extend(apps::kinds());
+        out.extend(batch::kinds());
+        out.extend(plain::kinds());
+        out.extend(rbac::kinds());
+        out.extend(reviews::kinds());
+        out.extend(kubevirt::kinds());
+        out
+    })
+}
+
+/// A kind by group and resource name.
+pub fn by_resource(group: &str, plural: &str) -> Option<&'static Kind> {
+    all().iter().find(|k| k.group == group && k.plural == plural)
+}
+
+/// A kind by group and kind.
+pub fn by_kind(group: &str, kind: &str) -> Option<&'static Kind> {
+    all().iter().find(|k| k.group == group && k.kind == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use object::schema::Shape;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn names_are_unique_and_schemas_build() {
+        let mut seen = std::collections::BTreeSet::new();
+        for kind in all() {
+            assert!(seen.insert((kind.group, kind.plural)), "{} twice", kind.plural);
+            let schema = (kind.schema)();
+            let typed = matches!(schema.shape, Shape::Object { .. });
+            assert!(typed, "{} has no fields", kind.kind);
+        }
+        assert!(by_resource("apps", "deployments").is_some() && by_kind("", "Pod").is_some());
+    }
+
+    #[test]
+    fn list_facts_name_fields_that_exist() {
+        let mut definitions = object::openapi::Definitions::v2();
+        for kind in all() {
+            definitions.reference((kind.schema)());
+        }
+        let known = |owner: &str, field: &str| {
+            definitions.all.iter().any(|(name, schema)| {
+                name.rsplit('.').next() == Some(owner) && schema["properties"].get(field).is_some()
+            })
+        };
+        for fact in facts::LISTS {
+            assert!(known(fact.0, fact.1), "{}.{}", fact.0, fact.1);
+        }
+        for (owner, field) in facts::ATOMIC_MAPS {
+            assert!(known(owner, field), "{owner}.{field}");
+        }
+    }
+
+    #[test]
+    fn rows_fit_their_columns_and_defaults_are_idempotent() {
+        let now = Timestamp::UNIX_EPOCH;
+        for kind in all() {
+            for object in [json!({}), json!({"metadata": {"name": "a"}, "spec": {}, "status": {}})] {
+                assert_eq!(
+                    kind.strategy.row(&object, now).len(),
+                    kind.columns.len(),
+                    "{}",
+                    kind.kind
+                );
+                let mut once = object.clone();
+                kind.strategy.default(&mut once);
+                let mut twice = once.clone();
+                kind.strategy.default(&mut twice);
+                assert_eq!(once, twice, "{}", kind.kind);
+            }
+        }
+    }
+
+    fn junk() -> impl Strategy_<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-z]{0,6}".prop_map(Value::from),
+        ];
+        let names = proptest::sample::select(vec![
+            "metadata",
+            "spec",
+            "status",
+            "template",
+            "containers",
+            "ports",
+            "name",
+            "labels",
+            "selector",
+            "rules",
+            "volumes",
+            "disks",
+            "domain",
+            "devices",
+            "conditions",
+            "replicas",
+            "strategy",
+            "data",
+            "type",
+        ]);
+        leaf.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(names.clone().prop_map(str::to_owned), inner, 0..6)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
+    }
+
+    use proptest::strategy::Strategy as Strategy_;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn no_strategy_panics_on_junk(object in junk(), other in junk()) {
+            let context = Context { now: Timestamp::UNIX_EPOCH, namespace: "n", user: "u" };
+            for kind in all() {
+                let mut new = object.clone();
+                kind.strategy.prepare_create(&context, &mut new);
+                kind.strategy.prepare_update(&context, &mut new, &other);
+                kind.strategy.default(&mut new);
+                let _ = kind.strategy.validate_create(&new);
+                let _ = kind.strategy.validate_update(&new, &other);
+                let _ = kind.strategy.validate_status_update(&new, &other);
+                let _ = kind.strategy.warnings(&new);
+                let _ = kind.strategy.row(&new, Timestamp::UNIX_EPOCH);
+                let _ = kind.strategy.delete_grace(&new, None);
+                let _ = kind.strategy.field(&new, "status.phase");
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! The core group.
+
+mod config;
+mod misc;
+mod namespace;
+mod node;
+mod pod;
+mod service;
+mod storage;
+
+use crate::Kind;
+
+/// Kinds of the core group.
+pub(crate) fn kinds() -> Vec<Kind> {
+    let mut out = vec![
+        pod::kind(),
+        service::kind(),
+        namespace::kind(),
+        node::kind(),
+        config::config_map(),
+        config::secret(),
+        storage::claim(),
+        storage::volume(),
+    ];
+    out.extend(misc::kinds());
+    out
+}
+
+/// An ordinary kind of the core group, to be amended with `..`.
+pub(crate) const fn core_kind(
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short_names: &'static [&'static str],
+) -> crate::plain::Names {
+    crate::plain::Names {
+        group: "",
+        version: "v1",
+        kind,
+        plural,
+        singular,
+        short_names,
+    }
+}

@@ -1,0 +1,268 @@
+//! PersistentVolume and PersistentVolumeClaim.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1;
+use meta::field::{ErrorList, Path};
+use serde_json::{Value, json};
+
+use crate::columns::{AGE, age, column, text_or_none, wide};
+use crate::edit::{default, default_text, items, object, set, text};
+use crate::schemas::typed;
+use crate::{Cell, Context, Kind, Scope, Strategy, Subresource};
+
+/// PersistentVolumeClaim.
+pub(super) fn claim() -> Kind {
+    Kind {
+        subresources: &[Subresource::Status],
+        ..super::core_kind(
+            "PersistentVolumeClaim",
+            "persistentvolumeclaims",
+            "persistentvolumeclaim",
+            &["pvc"],
+        )
+        .with(
+            typed::<v1::PersistentVolumeClaim>,
+            const {
+                &[
+                    column("Status", "string"),
+                    column("Volume", "string"),
+                    column("Capacity", "string"),
+                    column("Access Modes", "string"),
+                    column("StorageClass", "string"),
+                    column("VolumeAttributesClass", "string"),
+                    AGE,
+                    wide("VolumeMode", "string"),
+                ]
+            },
+            &Claim,
+        )
+    }
+}
+
+/// PersistentVolume.
+pub(super) fn volume() -> Kind {
+    Kind {
+        scope: Scope::Cluster,
+        subresources: &[Subresource::Status],
+        ..super::core_kind("PersistentVolume", "persistentvolumes", "persistentvolume", &["pv"]).with(
+            typed::<v1::PersistentVolume>,
+            const {
+                &[
+                    column("Capacity", "string"),
+                    column("Access Modes", "string"),
+                    column("Reclaim Policy", "string"),
+                    column("Status", "string"),
+                    column("Claim", "string"),
+                    column("StorageClass", "string"),
+                    column("VolumeAttributesClass", "string"),
+                    column("Reason", "string"),
+                    AGE,
+                    wide("VolumeMode", "string"),
+                ]
+            },
+            &Volume,
+        )
+    }
+}
+
+struct Claim;
+struct Volume;
+
+const MODES: [(&str, &str); 4] = [
+    ("ReadWriteOnce", "RWO"),
+    ("ReadOnlyMany", "ROX"),
+    ("ReadWriteMany", "RWX"),
+    ("ReadWriteOncePod", "RWOP"),
+];
+
+fn modes(object: &Value) -> Cell {
+    let list = items(object, "accessModes").filter_map(Value::as_str);
+    let short: Vec<&str> = list
+        .filter_map(|m| MODES.iter().find(|(long, _)| *long == m).map(|(_, s)| *s))
+        .collect();
+    short.join(",").into()
+}
+
+fn check_modes(spec: &Value, errors: &mut ErrorList) {
+    let path = Path::new("spec").child("accessModes");
+    if items(spec, "accessModes").next().is_none() {
+        errors.required(&path, "at least 1 access mode is required");
+    }
+    let known: Vec<&str> = MODES.iter().map(|(long, _)| *long).collect();
+    for mode in items(spec, "accessModes").filter_map(Value::as_str) {
+        if !known.contains(&mode) {
+            errors.not_supported(&path, mode, &known);
+        }
+    }
+}
+
+impl Strategy for Claim {
+    fn prepare_create(&self, _: &Context<'_>, claim: &mut Value) {
+        set(claim, "status", json!({"phase": "Pending"}));
+    }
+
+    fn default(&self, claim: &mut Value) {
+        if let Some(spec) = object(claim, "spec") {
+            default_text(spec, "volumeMode", "Filesystem");
+        }
+    }
+
+    fn validate_create(&self, claim: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let spec = &claim["spec"];
+        check_modes(spec, &mut errors);
+        let at = Path::new("spec").child("resources").key("storage");
+        match spec
+            .pointer("/resources/requests/storage")
+            .and_then(Value::as_str)
+            .map(str::parse::<meta::Quantity>)
+        {
+            None => errors.required(&at, ""),
+            Some(Ok(q)) if !q.is_negative() && !q.is_zero() => {}
+            Some(Ok(q)) => errors.invalid(&at, meta::field::quoted(&q.to_string()), "must be greater than zero"),
+            Some(Err(e)) => errors.invalid(&at, spec["resources"]["requests"]["storage"].clone(), e.to_string()),
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = self.validate_create(new);
+        let rest = |claim: &Value| {
+            let mut spec = claim["spec"].clone();
+            for field in ["resources", "volumeName", "volumeAttributesClassName"] {
+                crate::edit::drop(&mut spec, field);
+            }
+            // A claim without a class may be given the default one later.
+            if claim["spec"]["storageClassName"].is_null() || old["spec"]["storageClassName"].is_null() {
+                crate::edit::drop(&mut spec, "storageClassName");
+            }
+            spec
+        };
+        let bound = text(&old["spec"], "volumeName");
+        if rest(new) != rest(old) || (!bound.is_empty() && text(&new["spec"], "volumeName") != bound) {
+            errors.forbidden(
+                &Path::new("spec"),
+                "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims",
+            );
+        }
+        let amount = |c: &Value| {
+            let text = c.pointer("/spec/resources/requests/storage").and_then(Value::as_str)?;
+            text.parse::<meta::Quantity>().ok()
+        };
+        if let (Some(is), Some(was)) = (amount(new), amount(old))
+            && is < was
+        {
+            let at = Path::new("spec").child("resources").child("requests").child("storage");
+            errors.forbidden(&at, "field can not be less than status.capacity");
+        }
+        errors
+    }
+
+    fn row(&self, claim: &Value, now: Timestamp) -> Vec<Cell> {
+        let leaving = claim.pointer("/metadata/deletionTimestamp").is_some();
+        let phase = if leaving {
+            "Terminating"
+        } else {
+            text(&claim["status"], "phase")
+        };
+        let text_at = |p: &str| -> Cell { claim.pointer(p).and_then(Value::as_str).unwrap_or_default().into() };
+        vec![
+            phase.into(),
+            text_at("/spec/volumeName"),
+            text_at("/status/capacity/storage"),
+            modes(&claim["status"]),
+            text_at("/spec/storageClassName"),
+            unset(claim),
+            age(claim, now),
+            text_or_none(claim, "/spec/volumeMode"),
+        ]
+    }
+}
+
+fn unset(object: &Value) -> Cell {
+    match text_or_none(object, "/spec/volumeAttributesClassName") {
+        Value::String(s) if s == "<none>" => "<unset>".into(),
+        other => other,
+    }
+}
+
+impl Strategy for Volume {
+    fn prepare_create(&self, _: &Context<'_>, volume: &mut Value) {
+        set(volume, "status", json!({"phase": "Pending"}));
+    }
+
+    fn default(&self, volume: &mut Value) {
+        if let Some(spec) = object(volume, "spec") {
+            default_text(spec, "persistentVolumeReclaimPolicy", "Retain");
+            default_text(spec, "volumeMode", "Filesystem");
+            if let Some(path) = spec.get_mut("hostPath").filter(|p| p.is_object()) {
+                default(path, "type", "");
+            }
+        }
+    }
+
+    fn validate_create(&self, volume: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let spec = &volume["spec"];
+        check_modes(spec, &mut errors);
+        if spec.pointer("/capacity/storage").is_none() {
+            errors.required(&Path::new("spec").child("capacity"), "");
+        }
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = self.validate_create(new);
+        let source = |v: &Value| {
+            let mut spec = v["spec"].clone();
+            for field in [
+                "accessModes",
+                "capacity",
+                "claimRef",
+                "mountOptions",
+                "nodeAffinity",
+                "persistentVolumeReclaimPolicy",
+                "storageClassName",
+                "volumeAttributesClassName",
+                "volumeMode",
+            ] {
+                crate::edit::drop(&mut spec, field);
+            }
+            spec
+        };
+        if source(new) != source(old) {
+            errors.forbidden(
+                &Path::new("spec").child("persistentvolumesource"),
+                "spec.persistentvolumesource is immutable after creation",
+            );
+        }
+        errors
+    }
+
+    fn row(&self, volume: &Value, now: Timestamp) -> Vec<Cell> {
+        let leaving = volume.pointer("/metadata/deletionTimestamp").is_some();
+        let phase = if leaving {
+            "Terminating"
+        } else {
+            text(&volume["status"], "phase")
+        };
+        let spec = &volume["spec"];
+        let claim = spec
+            .get("claimRef")
+            .map(|c| format!("{}/{}", text(c, "namespace"), text(c, "name")))
+            .unwrap_or_default();
+        let text_at = |p: &str| -> Cell { volume.pointer(p).and_then(Value::as_str).unwrap_or_default().into() };
+        vec![
+            text_at("/spec/capacity/storage"),
+            modes(spec),
+            text_at("/spec/persistentVolumeReclaimPolicy"),
+            phase.into(),
+            claim.into(),
+            text_at("/spec/storageClassName"),
+            unset(volume),
+            text_at("/status/reason"),
+            age(volume, now),
+            text_or_none(volume, "/spec/volumeMode"),
+        ]
+    }
+}

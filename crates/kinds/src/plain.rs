@@ -1,0 +1,417 @@
+//! Kinds that need little more than their schema, and the builder that all use.
+
+use jiff::Timestamp;
+use k8s_openapi::api;
+use serde_json::Value;
+
+use crate::columns::{AGE, age, column, text_or_none, wide};
+use crate::schemas::typed;
+use crate::{Cell, Column, Kind, Scope, Strategy, Subresource};
+
+/// Names of a kind.
+pub(crate) struct Names {
+    /// API group.
+    pub group: &'static str,
+    /// Version.
+    pub version: &'static str,
+    /// Kind.
+    pub kind: &'static str,
+    /// Resource.
+    pub plural: &'static str,
+    /// Singular.
+    pub singular: &'static str,
+    /// Short names.
+    pub short_names: &'static [&'static str],
+}
+
+impl Names {
+    /// A namespaced kind without subresources, with columns after the name.
+    pub(crate) fn with(
+        self,
+        schema: fn() -> &'static object::schema::Schema,
+        columns: &'static [Column],
+        strategy: &'static dyn Strategy,
+    ) -> Kind {
+        Kind {
+            group: self.group,
+            version: self.version,
+            kind: self.kind,
+            plural: self.plural,
+            singular: self.singular,
+            short_names: self.short_names,
+            categories: &[],
+            scope: Scope::Namespaced,
+            subresources: &[],
+            verbs: Kind::ALL_VERBS,
+            schema,
+            columns,
+            strategy,
+            selectable_fields: &[],
+        }
+    }
+}
+
+/// A strategy that only draws a row: pointers into the object, then the age.
+pub(crate) struct Row(pub &'static [&'static str]);
+
+impl Strategy for Row {
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let mut out: Vec<Cell> = self.0.iter().map(|p| text_or_none(object, p)).collect();
+        out.push(age(object, now));
+        out
+    }
+}
+
+/// Shows the age alone.
+pub(crate) static AGE_ONLY: Row = Row(&[]);
+
+const STATUS: &[Subresource] = &[Subresource::Status];
+
+fn names(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+    singular: &'static str,
+    short_names: &'static [&'static str],
+) -> Names {
+    Names {
+        group,
+        version,
+        kind,
+        plural,
+        singular,
+        short_names,
+    }
+}
+
+/// The kinds of this file.
+pub(crate) fn kinds() -> Vec<Kind> {
+    let mut out = networking();
+    out.extend(storage());
+    out.extend(others());
+    out
+}
+
+fn networking() -> Vec<Kind> {
+    use api::{discovery, networking};
+    vec![
+        names(
+            "discovery.k8s.io",
+            "v1",
+            "EndpointSlice",
+            "endpointslices",
+            "endpointslice",
+            &[],
+        )
+        .with(
+            typed::<discovery::v1::EndpointSlice>,
+            const {
+                &[
+                    column("AddressType", "string"),
+                    column("Ports", "string"),
+                    column("Endpoints", "string"),
+                    AGE,
+                ]
+            },
+            &EndpointSlice,
+        ),
+        Kind {
+            subresources: STATUS,
+            ..names("networking.k8s.io", "v1", "Ingress", "ingresses", "ingress", &["ing"]).with(
+                typed::<networking::v1::Ingress>,
+                const { &[column("Class", "string"), AGE] },
+                &Row(&["/spec/ingressClassName"]),
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            ..names(
+                "networking.k8s.io",
+                "v1",
+                "IngressClass",
+                "ingressclasses",
+                "ingressclass",
+                &[],
+            )
+            .with(
+                typed::<networking::v1::IngressClass>,
+                const { &[column("Controller", "string"), AGE] },
+                &Row(&["/spec/controller"]),
+            )
+        },
+        names(
+            "networking.k8s.io",
+            "v1",
+            "NetworkPolicy",
+            "networkpolicies",
+            "networkpolicy",
+            &["netpol"],
+        )
+        .with(typed::<networking::v1::NetworkPolicy>, const { &[AGE] }, &AGE_ONLY),
+    ]
+}
+
+struct EndpointSlice;
+
+impl Strategy for EndpointSlice {
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let list = |field: &str| object.get(field).and_then(Value::as_array).into_iter().flatten();
+        let shown = |all: Vec<String>| match all.len() {
+            0 => "<unset>".to_owned(),
+            1..=3 => all.join(","),
+            n => format!("{} + {} more...", all[..3].join(","), n - 3),
+        };
+        let ports = list("ports")
+            .filter_map(|p| p["port"].as_i64().map(|n| n.to_string()))
+            .collect();
+        let endpoints = list("endpoints")
+            .filter_map(|e| e["addresses"][0].as_str().map(str::to_owned))
+            .collect();
+        vec![
+            text_or_none(object, "/addressType"),
+            shown(ports).into(),
+            shown(endpoints).into(),
+            age(object, now),
+        ]
+    }
+}
+
+fn storage() -> Vec<Kind> {
+    use api::storage::v1;
+    const GROUP: &str = "storage.k8s.io";
+    let cluster = |kind: Kind| Kind {
+        scope: Scope::Cluster,
+        ..kind
+    };
+    vec![
+        cluster(
+            names(GROUP, "v1", "StorageClass", "storageclasses", "storageclass", &["sc"]).with(
+                typed::<v1::StorageClass>,
+                const {
+                    &[
+                        column("Provisioner", "string"),
+                        column("ReclaimPolicy", "string"),
+                        column("VolumeBindingMode", "string"),
+                        column("AllowVolumeExpansion", "string"),
+                        AGE,
+                    ]
+                },
+                &StorageClass,
+            ),
+        ),
+        cluster(names(GROUP, "v1", "CSIDriver", "csidrivers", "csidriver", &[]).with(
+            typed::<v1::CSIDriver>,
+            const { &[AGE] },
+            &AGE_ONLY,
+        )),
+        cluster(names(GROUP, "v1", "CSINode", "csinodes", "csinode", &[]).with(
+            typed::<v1::CSINode>,
+            const { &[AGE] },
+            &AGE_ONLY,
+        )),
+        cluster(Kind {
+            subresources: STATUS,
+            ..names(
+                GROUP,
+                "v1",
+                "VolumeAttachment",
+                "volumeattachments",
+                "volumeattachment",
+                &[],
+            )
+            .with(
+                typed::<v1::VolumeAttachment>,
+                const { &[column("Attacher", "string"), column("Node", "string"), AGE] },
+                &Row(&["/spec/attacher", "/spec/nodeName"]),
+            )
+        }),
+    ]
+}
+
+struct StorageClass;
+
+impl Strategy for StorageClass {
+    fn default(&self, object: &mut Value) {
+        crate::edit::default_text(object, "reclaimPolicy", "Delete");
+        crate::edit::default_text(object, "volumeBindingMode", "Immediate");
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let allow = object["allowVolumeExpansion"].as_bool().unwrap_or(false);
+        vec![
+            text_or_none(object, "/provisioner"),
+            text_or_none(object, "/reclaimPolicy"),
+            text_or_none(object, "/volumeBindingMode"),
+            allow.to_string().into(),
+            age(object, now),
+        ]
+    }
+}
+
+fn others() -> Vec<Kind> {
+    vec![
+        names("coordination.k8s.io", "v1", "Lease", "leases", "lease", &[]).with(
+            typed::<api::coordination::v1::Lease>,
+            const { &[column("Holder", "string"), AGE] },
+            &Row(&["/spec/holderIdentity"]),
+        ),
+        Kind {
+            scope: Scope::Cluster,
+            ..names(
+                "scheduling.k8s.io",
+                "v1",
+                "PriorityClass",
+                "priorityclasses",
+                "priorityclass",
+                &["pc"],
+            )
+            .with(
+                typed::<api::scheduling::v1::PriorityClass>,
+                const { &[column("Value", "integer"), column("Global-Default", "boolean"), AGE] },
+                &PriorityClass,
+            )
+        },
+        Kind {
+            subresources: STATUS,
+            ..names(
+                "policy",
+                "v1",
+                "PodDisruptionBudget",
+                "poddisruptionbudgets",
+                "poddisruptionbudget",
+                &["pdb"],
+            )
+            .with(
+                typed::<api::policy::v1::PodDisruptionBudget>,
+                const {
+                    &[
+                        column("Min Available", "string"),
+                        column("Max Unavailable", "string"),
+                        column("Allowed Disruptions", "integer"),
+                        AGE,
+                    ]
+                },
+                &Row(&[
+                    "/spec/minAvailable",
+                    "/spec/maxUnavailable",
+                    "/status/disruptionsAllowed",
+                ]),
+            )
+        },
+        Kind {
+            subresources: STATUS,
+            ..names(
+                "autoscaling",
+                "v2",
+                "HorizontalPodAutoscaler",
+                "horizontalpodautoscalers",
+                "horizontalpodautoscaler",
+                &["hpa"],
+            )
+            .with(
+                typed::<api::autoscaling::v2::HorizontalPodAutoscaler>,
+                const {
+                    &[
+                        column("Reference", "string"),
+                        column("MinPods", "string"),
+                        column("MaxPods", "string"),
+                        column("Replicas", "string"),
+                        AGE,
+                    ]
+                },
+                &Row(&[
+                    "/spec/scaleTargetRef/name",
+                    "/spec/minReplicas",
+                    "/spec/maxReplicas",
+                    "/status/currentReplicas",
+                ]),
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            ..names(
+                "node.k8s.io",
+                "v1",
+                "RuntimeClass",
+                "runtimeclasses",
+                "runtimeclass",
+                &[],
+            )
+            .with(
+                typed::<api::node::v1::RuntimeClass>,
+                const { &[column("Handler", "string"), AGE] },
+                &Row(&["/handler"]),
+            )
+        },
+        Kind {
+            scope: Scope::Cluster,
+            subresources: &[
+                Subresource::Status,
+                Subresource::Custom("approval", "CertificateSigningRequest", &["get", "patch", "update"]),
+            ],
+            ..names(
+                "certificates.k8s.io",
+                "v1",
+                "CertificateSigningRequest",
+                "certificatesigningrequests",
+                "certificatesigningrequest",
+                &["csr"],
+            )
+            .with(
+                typed::<api::certificates::v1::CertificateSigningRequest>,
+                const {
+                    &[
+                        AGE,
+                        column("SignerName", "string"),
+                        column("Requestor", "string"),
+                        wide("RequestedDuration", "string"),
+                        column("Condition", "string"),
+                    ]
+                },
+                &Signing,
+            )
+        },
+    ]
+}
+
+struct PriorityClass;
+
+impl Strategy for PriorityClass {
+    fn default(&self, object: &mut Value) {
+        crate::edit::default_text(object, "preemptionPolicy", "PreemptLowerPriority");
+    }
+
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![
+            object["value"].as_i64().unwrap_or(0).into(),
+            object["globalDefault"].as_bool().unwrap_or(false).into(),
+            age(object, now),
+        ]
+    }
+}
+
+struct Signing;
+
+impl Strategy for Signing {
+    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
+        let mut states: Vec<&str> = crate::edit::items(&object["status"], "conditions")
+            .map(|c| crate::edit::text(c, "type"))
+            .collect();
+        if object.pointer("/status/certificate").is_some() {
+            states.push("Issued");
+        }
+        let state = if states.is_empty() {
+            "Pending".to_owned()
+        } else {
+            states.join(",")
+        };
+        vec![
+            age(object, now),
+            text_or_none(object, "/spec/signerName"),
+            text_or_none(object, "/spec/username"),
+            text_or_none(object, "/spec/expirationSeconds"),
+            state.into(),
+        ]
+    }
+}
