@@ -1,1 +1,3 @@
 //! Kernel and process access: netlink, nft, mounts, cgroups, namespaces.
+
+pub mod tap;
