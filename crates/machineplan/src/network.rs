@@ -61,7 +61,7 @@ pub fn masquerade_ruleset(uplink: &str, pod_ip: &str, network: &GuestNetwork, po
     format!(
         "table ip allmend-vm {{}}\nflush table ip allmend-vm\ntable ip allmend-vm {{\n  chain to_guest {{\n{dnat}  }}\n  \
          chain prerouting {{\n    type nat hook prerouting priority dstnat; policy accept;\n    iifname \"{uplink}\" ip \
-         daddr {pod_ip} jump to_guest\n  }}\n  chain output {{\n    type nat hook output priority dstnat; policy accept;\n    \
+         daddr {pod_ip} jump to_guest\n  }}\n  chain output {{\n    type nat hook output priority -100; policy accept;\n    \
          ip daddr {{ 127.0.0.1, {pod_ip} }} jump to_guest\n  }}\n  chain postrouting {{\n    type nat hook postrouting \
          priority srcnat; policy accept;\n    ip saddr {subnet} oifname \"{uplink}\" masquerade\n    ip daddr {guest} ip \
          saddr 127.0.0.1 snat to {gateway}\n  }}\n}}\n",

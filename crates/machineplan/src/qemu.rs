@@ -33,7 +33,8 @@ pub struct Placement {
     pub ovmf_code: Option<PathBuf>,
     /// The machine's own writable copy of the OVMF variables.
     pub ovmf_vars: Option<PathBuf>,
-    /// Tap devices, one for each interface, in order.
+    /// Tap devices, one for each interface, in order. QEMU gets them opened: whoever starts it
+    /// puts the number of the descriptor in place of the name in `fd=<name>`.
     pub taps: Vec<String>,
     /// Whether `/dev/vhost-net` can be used.
     pub vhost_net: bool,
@@ -292,7 +293,7 @@ fn add_interface(
     let vhost = if at.vhost_net { ",vhost=on" } else { "" };
     a.add(
         "-netdev",
-        format!("tap,id=net{index},ifname={tap},script=no,downscript=no{vhost}"),
+        format!("tap,id=net{index}{vhost},fd={tap}"),
     );
     let mac = guest_network(spec, interface).mac;
     let driver = match interface.model {
@@ -410,7 +411,7 @@ mod tests {
             "ide-cd,bus=ide.0,drive=disk1",
             "scsi-hd,bus=scsi0.0,drive=disk2,id=dev-extra,bootindex=3,serial=a,,b",
             "\"driver\":\"host_device\"",
-            "tap,id=net0,ifname=tap0",
+            "tap,id=net0,fd=tap0",
             "host_mtu=1450",
             "path=/run/m/qmp.sock",
             "-vnc unix:/run/m/vnc.sock",

@@ -136,11 +136,12 @@ fn begin(dir: &MachineDir, machine: &MachineFile) -> Result<Option<Qemu>, Superv
         // The pid may have changed hands before we held it.
         return Ok(dir.is_qemu(pid).then_some(qemu));
     }
-    if let Some(network) = &machine.network {
-        process::prepare_network(network, machine.user.0).map_err(step("prepare the guest's network"))?;
-    }
+    let tap = match &machine.network {
+        Some(network) => Some(process::prepare_network(network).map_err(step("prepare the guest's network"))?),
+        None => None,
+    };
     dir.mark_launched().map_err(step("record the start"))?;
-    let qemu = Qemu::start(dir, machine).map_err(step(format!("start {}", machine.program.display())))?;
+    let qemu = Qemu::start(dir, machine, tap).map_err(step(format!("start {}", machine.program.display())))?;
     Ok(Some(qemu))
 }
 

@@ -71,16 +71,11 @@ pub(super) fn kill_others(cgroups: &[PathBuf]) {
     }
 }
 
-/// The tap, its address, forwarding and the NAT rules, in the pod's namespace.
-pub(super) fn prepare_network(network: &NetworkFile, user: u32) -> io::Result<()> {
+/// The tap, its address, forwarding and the NAT rules, in the pod's namespace. Returns QEMU's
+/// end of the tap: QEMU's user need not be able to open `/dev/net/tun`.
+pub(super) fn prepare_network(network: &NetworkFile) -> io::Result<OwnedFd> {
     let (tap, lease) = (&network.tap, &network.lease);
-    if !link_exists(tap)? {
-        pipe(
-            "ip",
-            &["tuntap", "add", "dev", tap, "mode", "tap", "user", &user.to_string()],
-            "",
-        )?;
-    }
+    let end = host::tap::open(tap).map_err(|e| io::Error::new(e.kind(), format!("/dev/net/tun: {e}")))?;
     let batch = format!(
         "addr replace {}/{} dev {tap}\nlink set dev {tap} mtu {} up\nlink set dev lo up\n",
         lease.gateway, lease.prefix, lease.mtu
@@ -89,17 +84,8 @@ pub(super) fn prepare_network(network: &NetworkFile, user: u32) -> io::Result<()
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     // Connections from inside the pod to 127.0.0.1 reach the guest too.
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{tap}/route_localnet"), "1")?;
-    pipe("nft", &["-f", "-"], &network.ruleset)
-}
-
-fn link_exists(name: &str) -> io::Result<bool> {
-    // /sys shows the links of the namespace it was mounted in, so ask the kernel.
-    let status = Command::new("ip")
-        .args(["link", "show", "dev", name])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()?;
-    Ok(status.success())
+    pipe("nft", &["-f", "-"], &network.ruleset)?;
+    Ok(end)
 }
 
 fn pipe(program: &str, arguments: &[&str], input: &str) -> io::Result<()> {
@@ -143,14 +129,24 @@ impl Killer {
 }
 
 impl Qemu {
-    /// Starts QEMU as its own user.
-    pub(super) fn start(dir: &MachineDir, machine: &MachineFile) -> io::Result<Self> {
+    /// Starts QEMU as its own user, with its end of the tap.
+    pub(super) fn start(dir: &MachineDir, machine: &MachineFile, tap: Option<OwnedFd>) -> io::Result<Self> {
+        let mut arguments = machine.arguments.clone();
+        if let (Some(network), Some(tap)) = (&machine.network, &tap) {
+            let number = host::tap::inheritable(tap)?;
+            let named = format!(",fd={}", network.tap);
+            for argument in &mut arguments {
+                if let Some(start) = argument.strip_suffix(&named) {
+                    *argument = format!("{start},fd={number}");
+                }
+            }
+        }
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(dir.join("qemu.log"))?;
         let child = Command::new(&machine.program)
-            .args(&machine.arguments)
+            .args(&arguments)
             .uid(machine.user.0)
             .gid(machine.user.1)
             .process_group(0)
@@ -270,7 +266,7 @@ mod tests {
             ..MachineFile::default()
         };
         let dir = MachineDir::new(dir.path());
-        let mut qemu = Qemu::start(&dir, &machine).unwrap();
+        let mut qemu = Qemu::start(&dir, &machine, None).unwrap();
         let exit = qemu.exit(&dir, None).await;
         assert_eq!((exit.exit_code, exit.message.as_str()), (3, "cannot open disk"));
     }
