@@ -19,6 +19,7 @@ mod registry;
 mod resource;
 mod server;
 mod subresources;
+mod wire;
 
 pub use admission::{Admission, Attributes, Operation};
 pub use api::{ApiServer, OpenError};

@@ -98,7 +98,7 @@ impl Catalog {
 
     /// The built-in kinds.
     pub fn built_in() -> Self {
-        Self::new(std::iter::empty())
+        Self::new(kinds::all())
     }
 
     /// By group and plural.

@@ -13,6 +13,7 @@ use super::dispatch::header;
 use super::route::Query;
 use crate::machinery;
 use crate::registry::{Call, DeleteRequest, FieldValidation, Input, PatchRequest};
+use crate::wire::protobuf;
 
 /// Reads a whole body of at most `limit` bytes.
 pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Status> {
@@ -76,7 +77,11 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Input, Status> 
     match media_type(headers) {
         "" | "application/json" | "*/*" => machinery::decode(body, false),
         "application/yaml" => machinery::decode(body, true),
-        other => Err(unsupported(other, "application/json, application/yaml")),
+        "application/vnd.kubernetes.protobuf" => Ok(protobuf::decode(body, kinds::by_kind)?.into()),
+        other => Err(unsupported(
+            other,
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
     }
 }
 
