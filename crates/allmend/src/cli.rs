@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
-use crate::{config_file, credentials, image, logging};
+use crate::{config_file, credentials, logging};
 
 /// Where everything is kept unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/allmend";
@@ -26,25 +26,19 @@ struct Cli {
 enum Verb {
     /// Run the API server, the controllers and, unless --disable-agent, a node.
     Server(Box<ServerFlags>),
-    /// Run a node that joins a server.
-    Agent(Box<AgentFlags>),
     /// Print the version.
     Version,
     /// Print a kubeconfig with the administrator's credentials.
     Kubeconfig(KubeconfigFlags),
     /// Print the token with which other machines join.
     Token(DataDir),
-    /// Bring container images in, list them, remove them.
-    #[command(subcommand)]
-    Image(image::Verb),
+    /// Remove everything that a server made on this machine: workloads, network, data.
+    Purge(PurgeFlags),
     /// Print completions for a shell.
     Completion {
         /// Which shell.
         shell: clap_complete::Shell,
     },
-    /// Serve as a CNI plugin (started by the container runtime, not by people).
-    #[command(hide = true)]
-    Cni,
     /// Supervise one virtual machine (started by the node agent, not by people).
     #[command(hide = true)]
     MachineSupervisor {
@@ -114,7 +108,12 @@ pub struct ServerFlags {
     #[arg(long, value_delimiter = ',')]
     pub tls_san: Vec<String>,
     /// Where to write the administrator's kubeconfig.
-    #[arg(long, short = 'o', default_value = "/etc/allmend/allmend.yaml", env = "ALLMEND_KUBECONFIG_OUTPUT")]
+    #[arg(
+        long,
+        short = 'o',
+        default_value = "/etc/allmend/allmend.yaml",
+        env = "ALLMEND_KUBECONFIG_OUTPUT"
+    )]
     pub write_kubeconfig: PathBuf,
     /// File mode of that kubeconfig, octal.
     #[arg(long, default_value = "600", value_parser = parse_mode)]
@@ -145,14 +144,13 @@ pub struct ServerFlags {
     pub disable: Vec<Component>,
 }
 
-/// Flags of `allmend agent`.
-#[derive(Args, Clone)]
-pub struct AgentFlags {
+#[derive(Args)]
+struct PurgeFlags {
     #[command(flatten)]
-    pub node: NodeFlags,
-    /// URL of the server to join.
-    #[arg(long, short = 's', env = "ALLMEND_URL")]
-    pub server: String,
+    data: DataDir,
+    /// Really do it.
+    #[arg(long)]
+    yes: bool,
 }
 
 #[derive(Args)]
@@ -189,19 +187,11 @@ pub enum LogFormat {
 /// Parses the command line and runs its verb.
 pub fn run() -> Result<()> {
     let args: Vec<OsString> = std::env::args_os().collect();
-    // The container runtime starts CNI plugins without arguments, by file name.
-    if args.first().is_some_and(|a| a.to_string_lossy().ends_with("allmend-cni")) {
-        std::process::exit(network::cni_main());
-    }
     let cli = Cli::parse_from(config_file::expand(args)?);
     match cli.verb {
         Verb::Server(flags) => {
             logging::start(flags.node.log_format, flags.node.verbose)?;
             crate::server::run(*flags)
-        }
-        Verb::Agent(flags) => {
-            logging::start(flags.node.log_format, flags.node.verbose)?;
-            crate::agent::run(*flags)
         }
         Verb::Version => {
             println!("allmend {}", version_line());
@@ -216,12 +206,11 @@ pub fn run() -> Result<()> {
             println!("{}", credentials::join_token(&flags.data_dir)?);
             Ok(())
         }
-        Verb::Image(verb) => image::run(verb),
+        Verb::Purge(flags) => crate::purge::run(&flags.data.data_dir, flags.yes),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "allmend", &mut std::io::stdout());
             Ok(())
         }
-        Verb::Cni => std::process::exit(network::cni_main()),
         Verb::MachineSupervisor { directory } => {
             machines::supervise(&directory).with_context(|| format!("supervise machine in {}", directory.display()))
         }

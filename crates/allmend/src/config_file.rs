@@ -57,7 +57,10 @@ fn flags(file: &Path, text: &str, given: &[String]) -> Result<Vec<String>> {
     let map = match value {
         Value::Null => return Ok(Vec::new()),
         Value::Mapping(map) => map,
-        _ => bail!("configuration {} must be a mapping of flag names to values", file.display()),
+        _ => bail!(
+            "configuration {} must be a mapping of flag names to values",
+            file.display()
+        ),
     };
     let mut out = Vec::new();
     for (key, value) in map {
@@ -66,7 +69,10 @@ fn flags(file: &Path, text: &str, given: &[String]) -> Result<Vec<String>> {
             .with_context(|| format!("configuration {}: every key must be the name of a flag", file.display()))?
             .to_owned();
         if key == "config" {
-            bail!("configuration {}: a configuration file cannot name another", file.display());
+            bail!(
+                "configuration {}: a configuration file cannot name another",
+                file.display()
+            );
         }
         if given.contains(&key) {
             continue;
@@ -81,7 +87,10 @@ fn flags(file: &Path, text: &str, given: &[String]) -> Result<Vec<String>> {
                 Value::Bool(false) | Value::Null => {}
                 Value::String(s) => out.push(format!("--{key}={s}")),
                 Value::Number(n) => out.push(format!("--{key}={n}")),
-                _ => bail!("configuration {}: {key} must be a value or a list of values", file.display()),
+                _ => bail!(
+                    "configuration {}: {key} must be a value or a list of values",
+                    file.display()
+                ),
             }
         }
     }
@@ -102,14 +111,24 @@ mod tests {
         let text = "node-label: [a=b, c=d]\ndisable-agent: true\nhttps-listen-port: 7443\ntoken: s";
         assert_eq!(
             of(text, &["token"]).unwrap(),
-            ["--node-label=a=b", "--node-label=c=d", "--disable-agent", "--https-listen-port=7443"]
+            [
+                "--node-label=a=b",
+                "--node-label=c=d",
+                "--disable-agent",
+                "--https-listen-port=7443"
+            ]
         );
         assert!(of("", &[]).unwrap().is_empty());
     }
 
     #[test]
     fn junk_is_named() {
-        for (text, word) in [("- a", "mapping"), ("a: {b: c}", "must be a value"), ("a: [", "YAML"), ("config: x", "another")] {
+        for (text, word) in [
+            ("- a", "mapping"),
+            ("a: {b: c}", "must be a value"),
+            ("a: [", "YAML"),
+            ("config: x", "another"),
+        ] {
             let error = format!("{:#}", of(text, &[]).unwrap_err());
             assert!(error.contains("config.yaml") && error.contains(word), "{error}");
         }

@@ -109,12 +109,19 @@ pub fn node_certificates(
 ) -> Result<(KeyPairPem, KeyPairPem)> {
     let serving = CertSpec {
         usage: Usage::Server,
-        ..CertSpec::server(&format!("system:node:{node}"), vec![node.to_owned(), ip.to_string(), "127.0.0.1".into()])
+        ..CertSpec::server(
+            &format!("system:node:{node}"),
+            vec![node.to_owned(), ip.to_string(), "127.0.0.1".into()],
+        )
     };
     let client = CertSpec::client(&format!("system:node:{node}"), "system:nodes");
     Ok((
-        credentials.server_authority.issue_file(directory, "node-serving", &serving)?,
-        credentials.client_authority.issue_file(directory, "node-client", &client)?,
+        credentials
+            .server_authority
+            .issue_file(directory, "node-serving", &serving)?,
+        credentials
+            .client_authority
+            .issue_file(directory, "node-client", &client)?,
     ))
 }
 
@@ -125,7 +132,11 @@ pub fn admin_kubeconfig(data_dir: &Path, server: Option<&str>) -> Result<String>
     let read = |name: &str| {
         let path = tls.join(name);
         std::fs::read_to_string(&path).with_context(|| {
-            format!("read {}: has a server been started with --data-dir {}, and are you root?", path.display(), data_dir.display())
+            format!(
+                "read {}: has a server been started with --data-dir {}, and are you root?",
+                path.display(),
+                data_dir.display()
+            )
         })
     };
     let user = KeyPairPem {
@@ -148,12 +159,20 @@ pub fn join_token(data_dir: &Path) -> Result<String> {
     let paths = ServerPaths::new(data_dir);
     let path = paths.token();
     let secret = std::fs::read_to_string(&path).with_context(|| {
-        format!("read {}: has a server been started with --data-dir {}, and are you root?", path.display(), data_dir.display())
+        format!(
+            "read {}: has a server been started with --data-dir {}, and are you root?",
+            path.display(),
+            data_dir.display()
+        )
     })?;
     let secret = secret.trim();
     if secret.is_empty() {
-        bail!("{} is empty: start the server with --token to set a new one", path.display());
+        bail!(
+            "{} is empty: start the server with --token to set a new one",
+            path.display()
+        );
     }
-    let authority = std::fs::read_to_string(paths.tls().join("server-ca.crt")).context("read the server's authority")?;
+    let authority =
+        std::fs::read_to_string(paths.tls().join("server-ca.crt")).context("read the server's authority")?;
     Ok(JoinToken::new(&authority, secret).to_string())
 }

@@ -18,10 +18,15 @@ pub fn start(format: LogFormat, verbose: u8) -> Result<()> {
         .ok()
         .map_or_else(|| EnvFilter::try_new(&default), EnvFilter::try_new)
         .map_err(|e| anyhow!("ALLMEND_LOG is not a log filter: {e}"))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Json => builder.json().try_init(),
-        LogFormat::Pretty => builder.with_target(true).with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Pretty => builder
+            .with_target(true)
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
     };
     started.map_err(|e| anyhow!("start logging: {e}"))
 }

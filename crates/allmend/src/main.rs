@@ -5,9 +5,10 @@
 mod cli;
 mod config_file;
 mod credentials;
-mod image;
 mod logging;
 mod preflight;
+mod purge;
+mod server;
 
 use std::process::ExitCode;
 

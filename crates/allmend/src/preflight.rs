@@ -16,7 +16,12 @@ pub fn root() -> Result<()> {
 
 /// The data directory can be made and written.
 pub fn data_dir(path: &Path) -> Result<()> {
-    let remedy = || format!("data directory {} cannot be written: choose another with --data-dir, or mend its permissions or file system", path.display());
+    let remedy = || {
+        format!(
+            "data directory {} cannot be written: choose another with --data-dir, or mend its permissions or file system",
+            path.display()
+        )
+    };
     std::fs::create_dir_all(path).with_context(remedy)?;
     let probe = path.join(".write-probe");
     std::fs::write(&probe, b"").with_context(remedy)?;
@@ -28,7 +33,10 @@ pub fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();
     places.extend(["/usr/sbin", "/sbin", "/usr/bin"].map(Into::into));
-    let missing: Vec<_> = wanted.iter().filter(|(p, _)| !places.iter().any(|d| d.join(p).exists())).collect();
+    let missing: Vec<_> = wanted
+        .iter()
+        .filter(|(p, _)| !places.iter().any(|d| d.join(p).exists()))
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,0 +1,248 @@
+//! `allmend server`: what is started, in which order, and how it ends.
+//!
+//! Must not hold logic: each part is a crate.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use apiserver::{ApiServer, Config};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::cli::ServerFlags;
+use crate::credentials::{self, ServerCredentials, ServerPaths};
+use crate::preflight;
+
+/// Runs until a signal asks to stop.
+pub fn run(flags: ServerFlags) -> Result<()> {
+    preflight::data_dir(&flags.node.data_dir)?;
+    if !flags.datastore_endpoint.is_empty() {
+        bail!("--datastore-endpoint: this build keeps state in the embedded store only; leave the flag out");
+    }
+    if !flags.disable_agent {
+        bail!("this build has no node agent yet: run only the API with --disable-agent");
+    }
+    let listener = preflight::listen(flags.bind_address, flags.https_listen_port)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(serve(flags, listener))
+}
+
+async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()> {
+    let begun = Instant::now();
+    let services = parse_cidr(&flags.service_cidr).context("--service-cidr")?;
+    let port = listener.local_addr().context("read the listening address")?.port();
+    let node_ip = node_ip(flags.node.node_ip);
+    let paths = ServerPaths::new(&flags.node.data_dir);
+    let names = certificate_names(&flags, services.0, node_ip);
+    let credentials = credentials::open(&paths, names, flags.node.token.as_deref())?;
+
+    let store = open_store(&paths)?;
+    let config = api_config(&flags, &credentials, services, SocketAddr::new(node_ip, port))?;
+    let api = ApiServer::open(config, store).await?;
+
+    let identity = pki::ServerIdentity::new(&credentials.serving)?;
+    let authority = credentials.client_authority.certificate();
+    let tls = pki::server_config(identity, authority, false, &[b"h2", b"http/1.1"])?;
+    let listener = tokio::net::TcpListener::from_std(listener).context("use the listening socket")?;
+    let stop = CancellationToken::new();
+    let serving = tokio::spawn({
+        let (api, stop) = (api.clone(), stop.clone());
+        async move { api.serve(listener, Arc::new(tls), stop).await }
+    });
+
+    let url = format!("https://{}:{port}", reachable(flags.bind_address));
+    write_kubeconfig(&flags, &paths, &credentials, &url)?;
+    info!(%url, milliseconds = begun.elapsed().as_millis(), "ready");
+
+    asked_to_stop().await?;
+    info!("stopping; workloads keep running");
+    stop.cancel();
+    serving.await.context("serve")?.context("serve")?;
+    api.shut_down();
+    Ok(())
+}
+
+fn open_store(paths: &ServerPaths) -> Result<Arc<dyn store::Store>> {
+    let options = store::embedded::Options::new(paths.store()).stamp(apiserver::stamp());
+    let store =
+        store::Embedded::open(options).with_context(|| format!("open the store in {}", paths.store().display()))?;
+    Ok(Arc::new(store))
+}
+
+fn api_config(
+    flags: &ServerFlags,
+    credentials: &ServerCredentials,
+    services: (Ipv4Addr, u8),
+    advertise: SocketAddr,
+) -> Result<Config> {
+    let issuer = format!("https://kubernetes.default.svc.{}", flags.cluster_domain);
+    let node_tls = pki::client_config(
+        credentials.server_authority.certificate(),
+        Some(&credentials.node_client),
+    )?;
+    Ok(Config {
+        service_cidr: services,
+        node_ports: parse_range(&flags.service_node_port_range).context("--service-node-port-range")?,
+        audience: issuer.clone(),
+        issuer,
+        signer: Some(credentials.signing.clone()),
+        node_tls: Some(Arc::new(node_tls)),
+        advertise: Some(advertise),
+        root_ca: credentials.server_authority.certificate().to_owned(),
+        ..Config::default()
+    })
+}
+
+/// Every name by which the API may be called.
+fn certificate_names(flags: &ServerFlags, services: Ipv4Addr, node_ip: IpAddr) -> Vec<String> {
+    let first = Ipv4Addr::from(u32::from(services) + 1);
+    let mut names: Vec<String> = [
+        "localhost",
+        "127.0.0.1",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+    ]
+    .map(str::to_owned)
+    .into();
+    names.push(format!("kubernetes.default.svc.{}", flags.cluster_domain));
+    names.push(first.to_string());
+    names.push(node_ip.to_string());
+    if !flags.bind_address.is_unspecified() {
+        names.push(flags.bind_address.to_string());
+    }
+    names.push(rustix::system::uname().nodename().to_string_lossy().to_lowercase());
+    names.extend(flags.tls_san.iter().cloned());
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The address by which others reach this machine: given, or that of the default route.
+fn node_ip(given: Option<IpAddr>) -> IpAddr {
+    if let Some(ip) = given {
+        return ip;
+    }
+    // Connecting a datagram socket sends nothing: it only asks the routing table.
+    let asked = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|s| {
+        s.connect((Ipv4Addr::new(192, 0, 2, 1), 9))
+            .and_then(|()| s.local_addr())
+    });
+    asked.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |a| a.ip())
+}
+
+/// Where this machine itself reaches a listener.
+fn reachable(bind: IpAddr) -> IpAddr {
+    if bind.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        bind
+    }
+}
+
+fn write_kubeconfig(
+    flags: &ServerFlags,
+    paths: &ServerPaths,
+    credentials: &ServerCredentials,
+    url: &str,
+) -> Result<()> {
+    pki::write_private(&paths.url(), url.as_bytes())?;
+    let authority = credentials.server_authority.certificate();
+    let config = pki::kubeconfig("allmend", url, authority, &credentials.admin);
+    let text = serde_yaml_ng::to_string(&config).context("print the kubeconfig")?;
+    let path = &flags.write_kubeconfig;
+    let remedy = || {
+        format!(
+            "write the kubeconfig to {}: choose another place with --write-kubeconfig",
+            path.display()
+        )
+    };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(remedy)?;
+    }
+    replace_file(path, text.as_bytes(), flags.write_kubeconfig_mode).with_context(remedy)
+}
+
+/// Readers see the old file or the new one, never half of it.
+fn replace_file(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
+    use std::io::Write;
+    // A device such as /dev/null is written, not replaced.
+    if path.exists() && !path.is_file() {
+        return std::fs::write(path, content);
+    }
+    let temporary = path.with_extension("new");
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&temporary)?;
+    file.write_all(content)?;
+    std::fs::rename(&temporary, path)
+}
+
+async fn asked_to_stop() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8)> {
+    let parsed = text
+        .split_once('/')
+        .and_then(|(a, p)| Some((a.parse().ok()?, p.parse().ok()?)));
+    match parsed {
+        Some((address, prefix)) if (8..=30).contains(&prefix) => Ok((address, prefix)),
+        _ => bail!("{text:?} is not an IPv4 range such as 10.43.0.0/16"),
+    }
+}
+
+fn parse_range(text: &str) -> Result<(u16, u16)> {
+    let parsed = text
+        .split_once('-')
+        .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    match parsed {
+        Some((from, to)) if from <= to && from > 0 => Ok((from, to)),
+        _ => bail!("{text:?} is not a range of ports such as 30000-32767"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_checked() {
+        assert_eq!(parse_cidr("10.43.0.0/16").unwrap(), (Ipv4Addr::new(10, 43, 0, 0), 16));
+        assert_eq!(parse_range("30000-32767").unwrap(), (30_000, 32_767));
+        for junk in ["", "10.43.0.0", "10.43.0.0/99", "x/16", "fd00::/64"] {
+            assert!(parse_cidr(junk).is_err(), "{junk}");
+        }
+        for junk in ["", "5", "9-1", "0-9", "a-b"] {
+            assert!(parse_range(junk).is_err(), "{junk}");
+        }
+    }
+
+    #[test]
+    fn files_are_replaced_whole_with_their_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config");
+        replace_file(&path, b"one", 0o600).unwrap();
+        replace_file(&path, b"two", 0o640).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+    }
+}
