@@ -1,394 +1,462 @@
 //! Sets of field paths, and their `fieldsV1` wire form: `f:name` a field,
 //! `k:{...}` a list item by key, `v:...` a set item by value, `i:n` an item by
-//! index, `.` the node itself (KEP-555).
+//! index, `.` the node itself (KEP-555). Must not know schemas.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
-use crate::schema::{ListType, Schema, Shape};
+/// One element of a path in its wire form, keys in order and without spaces, so that equal
+/// elements are equal strings.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Step(Box<str>);
 
-/// A step of a path, in its wire form; order and equality are those of the text.
-pub type Step = String;
+impl Step {
+    /// A field of an object.
+    pub fn field(name: &str) -> Self {
+        let mut s = String::with_capacity(name.len() + 2);
+        s.push_str("f:");
+        s.push_str(name);
+        Step(s.into())
+    }
 
-/// A set of paths, as a tree.
+    /// A list item by its keys.
+    pub fn key<'k>(keys: impl IntoIterator<Item = (&'k str, &'k Value)>) -> Self {
+        let mut keys: Vec<(&str, &Value)> = keys.into_iter().collect();
+        keys.sort_by_key(|(k, _)| *k);
+        let mut s = String::with_capacity(32);
+        s.push_str("k:{");
+        for (i, (k, v)) in keys.into_iter().enumerate() {
+            if i > 0 {
+                s.push(',');
+            }
+            push_quoted(&mut s, k);
+            s.push(':');
+            match v {
+                Value::String(v) => push_quoted(&mut s, v),
+                v => _ = write!(s, "{v}"),
+            }
+        }
+        s.push('}');
+        Step(s.into())
+    }
+
+    /// An item of a set.
+    pub fn value(value: &Value) -> Self {
+        Step(format!("v:{value}").into())
+    }
+
+    /// A list item by its place.
+    pub fn index(i: usize) -> Self {
+        Step(format!("i:{i}").into())
+    }
+
+    /// From the wire; `None` when it is no step.
+    fn parse(wire: &str) -> Option<Self> {
+        match wire.split_at_checked(2)? {
+            ("f:", _) => Some(Step(wire.into())),
+            ("k:", keys) => {
+                let keys: BTreeMap<String, Value> = serde_json::from_str(keys).ok()?;
+                Some(Step::key(keys.iter().map(|(k, v)| (k.as_str(), v))))
+            }
+            ("v:", value) => Some(Step::value(&serde_json::from_str(value).ok()?)),
+            ("i:", i) => Some(Step::index(i.parse().ok()?)),
+            _ => None,
+        }
+    }
+
+    /// The name, when the step is a field.
+    pub fn field_name(&self) -> Option<&str> {
+        self.0.strip_prefix("f:")
+    }
+
+    /// The wire form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Step {
+    /// `.name`, `[name="x",port=80]`, `[="x"]`, `[0]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, rest) = self.0.split_at_checked(2).unwrap_or(("", &self.0));
+        match kind {
+            "f:" => write!(f, ".{rest}"),
+            "v:" => write!(f, "[={rest}]"),
+            "i:" => write!(f, "[{rest}]"),
+            _ => {
+                let keys: BTreeMap<String, Value> = serde_json::from_str(rest).unwrap_or_default();
+                f.write_char('[')?;
+                for (i, (k, v)) in keys.iter().enumerate() {
+                    let comma = if i > 0 { "," } else { "" };
+                    write!(f, "{comma}{k}={v}")?;
+                }
+                f.write_char(']')
+            }
+        }
+    }
+}
+
+/// A set of fields, as a tree: the node itself, and what is below it.
+///
+/// Children are ordered by step and never empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSet {
-    /// Whether the path to this node is itself in the set.
-    pub member: bool,
-    /// What is below.
-    pub children: BTreeMap<Step, FieldSet>,
+    pub(crate) member: bool,
+    children: Vec<(Step, FieldSet)>,
 }
 
 impl FieldSet {
-    /// Whether nothing is in the set.
-    pub fn is_empty(&self) -> bool {
-        !self.member && self.children.values().all(FieldSet::is_empty)
+    /// Nothing.
+    pub const EMPTY: FieldSet = FieldSet { member: false, children: Vec::new() };
+
+    /// Nothing yet.
+    pub fn new() -> Self {
+        FieldSet::EMPTY
     }
 
-    /// All that is in one or the other.
-    pub fn union(&mut self, other: &FieldSet) {
-        self.member |= other.member;
-        for (step, theirs) in &other.children {
-            self.children.entry(step.clone()).or_default().union(theirs);
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        !self.member && self.children.is_empty()
+    }
+
+    /// Whether the node itself is in it.
+    pub fn is_member(&self) -> bool {
+        self.member
+    }
+
+    /// The steps below, in order.
+    pub fn children(&self) -> impl Iterator<Item = (&Step, &FieldSet)> {
+        self.children.iter().map(|(s, c)| (s, c))
+    }
+
+    /// What is below a step.
+    pub fn child(&self, step: &Step) -> Option<&FieldSet> {
+        let at = self.children.binary_search_by(|(s, _)| s.cmp(step)).ok()?;
+        self.children.get(at).map(|(_, c)| c)
+    }
+
+    /// Adds a subtree under a step, joining it with what is there. In order of steps this costs nothing.
+    pub(crate) fn add(&mut self, step: Step, child: FieldSet) {
+        if child.is_empty() {
+            return;
+        }
+        if self.children.last().is_none_or(|(last, _)| *last < step) {
+            self.children.push((step, child));
+            return;
+        }
+        match self.children.binary_search_by(|(s, _)| s.cmp(&step)) {
+            Ok(at) => {
+                if let Some((_, old)) = self.children.get_mut(at) {
+                    *old = std::mem::take(old).union(child);
+                }
+            }
+            Err(at) => self.children.insert(at, (step, child)),
         }
     }
 
-    /// What is here and not there.
-    pub fn without(&self, other: &FieldSet) -> FieldSet {
-        let mut out = FieldSet {
-            member: self.member && !other.member,
-            children: BTreeMap::new(),
-        };
-        for (step, mine) in &self.children {
-            let left = match other.children.get(step) {
-                Some(theirs) => mine.without(theirs),
-                None => mine.clone(),
-            };
-            if !left.is_empty() {
-                out.children.insert(step.clone(), left);
+    /// Adds subtrees in any order; equal steps are joined.
+    pub(crate) fn add_all(&mut self, mut items: Vec<(Step, FieldSet)>) {
+        items.sort_by(|a, b| a.0.cmp(&b.0));
+        items.into_iter().for_each(|(step, child)| self.add(step, child));
+    }
+
+    /// The set of these paths.
+    pub fn of_paths<'p>(paths: impl IntoIterator<Item = &'p [Step]>) -> Self {
+        let mut out = FieldSet::new();
+        for path in paths {
+            let mut leaf = FieldSet { member: true, children: Vec::new() };
+            for step in path.iter().rev() {
+                leaf = FieldSet { member: false, children: vec![(step.clone(), leaf)] };
             }
+            out = out.union(leaf);
         }
         out
+    }
+
+    /// What is in either.
+    pub fn union(self, other: FieldSet) -> FieldSet {
+        if self.children.is_empty() || other.children.is_empty() {
+            let member = self.member || other.member;
+            let children = if self.children.is_empty() { other.children } else { self.children };
+            return FieldSet { member, children };
+        }
+        let mut children = Vec::with_capacity(self.children.len().max(other.children.len()));
+        let (mut a, mut b) = (self.children.into_iter().peekable(), other.children.into_iter().peekable());
+        loop {
+            let order = match (a.peek(), b.peek()) {
+                (Some((x, _)), Some((y, _))) => x.cmp(y),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => break,
+            };
+            let left = if order.is_le() { a.next() } else { None };
+            let right = if order.is_ge() { b.next() } else { None };
+            match (left, right) {
+                (Some((step, x)), Some((_, y))) => children.push((step, x.union(y))),
+                (one, other) => children.extend(one.or(other)),
+            }
+        }
+        FieldSet { member: self.member || other.member, children }
+    }
+
+    /// What is in this and not in the other; a node in the other says nothing of what is below it.
+    pub fn difference(&self, other: &FieldSet) -> FieldSet {
+        self.combine(other, &|a, b| a && !b, true)
     }
 
     /// What is in both.
     pub fn intersection(&self, other: &FieldSet) -> FieldSet {
-        let mut out = FieldSet {
-            member: self.member && other.member,
-            children: BTreeMap::new(),
-        };
-        for (step, mine) in &self.children {
-            if let Some(theirs) = other.children.get(step) {
-                let both = mine.intersection(theirs);
-                if !both.is_empty() {
-                    out.children.insert(step.clone(), both);
-                }
+        self.combine(other, &|a, b| a && b, false)
+    }
+
+    /// What is in this and neither in the other nor below anything in it.
+    pub fn recursive_difference(&self, other: &FieldSet) -> FieldSet {
+        let mut out = FieldSet { member: self.member && !other.member, children: Vec::new() };
+        for (step, child) in &self.children {
+            match other.child(step) {
+                Some(o) if o.member => {}
+                Some(o) => out.add(step.clone(), child.recursive_difference(o)),
+                None => out.children.push((step.clone(), child.clone())),
             }
         }
         out
     }
 
-    /// Takes a top-level path out, such as `["metadata", "uid"]`.
-    pub fn remove(&mut self, path: &[&str]) {
-        match path {
-            [] => *self = FieldSet::default(),
-            [last] => {
-                self.children.remove(&format!("f:{last}"));
-            }
-            [first, rest @ ..] => {
-                let step = format!("f:{first}");
-                if let Some(child) = self.children.get_mut(&step) {
-                    child.remove(rest);
-                    if child.is_empty() {
-                        self.children.remove(&step);
+    /// Whether the two share anything.
+    pub fn intersects(&self, other: &FieldSet) -> bool {
+        if self.member && other.member {
+            return true;
+        }
+        let (few, many) = if self.children.len() < other.children.len() { (self, other) } else { (other, self) };
+        few.children.iter().any(|(step, c)| many.child(step).is_some_and(|o| c.intersects(o)))
+    }
+
+    fn combine(&self, other: &FieldSet, keep: &dyn Fn(bool, bool) -> bool, keep_alone: bool) -> FieldSet {
+        let mut out = FieldSet { member: keep(self.member, other.member), children: Vec::new() };
+        for (step, child) in &self.children {
+            match other.child(step) {
+                Some(o) => {
+                    let both = child.combine(o, keep, keep_alone);
+                    if !both.is_empty() {
+                        out.children.push((step.clone(), both));
                     }
                 }
-            }
-        }
-    }
-
-    /// Keeps only a top-level field.
-    pub fn keep_only(&mut self, field: &str) {
-        let step = format!("f:{field}");
-        self.children.retain(|s, _| *s == step);
-    }
-
-    /// The wire form.
-    pub fn to_value(&self) -> Value {
-        let mut map = Map::new();
-        if self.member && !self.children.is_empty() {
-            map.insert(".".into(), Value::Object(Map::new()));
-        }
-        for (step, child) in &self.children {
-            map.insert(step.clone(), child.to_value());
-        }
-        Value::Object(map)
-    }
-
-    /// From the wire form; what cannot be understood is left out.
-    pub fn from_value(value: &Value) -> FieldSet {
-        let Value::Object(map) = value else {
-            return FieldSet::default();
-        };
-        let mut out = FieldSet {
-            member: map.is_empty() || map.contains_key("."),
-            children: BTreeMap::new(),
-        };
-        for (step, child) in map {
-            if step != "." {
-                out.children.insert(step.clone(), FieldSet::from_value(child));
+                None if keep_alone => out.children.push((step.clone(), child.clone())),
+                None => {}
             }
         }
         out
     }
 
-    /// The paths as messages print them: `.spec.containers[name="a"].image`.
+    /// Drops the fields of an object that `keep` refuses, with all below them.
+    pub(crate) fn retain_fields(&mut self, keep: impl Fn(&str) -> bool) {
+        self.children.retain(|(s, _)| s.field_name().is_none_or(&keep));
+    }
+
+    /// Takes out exactly these members.
+    pub(crate) fn remove_members(&mut self, path: &[&str]) {
+        let Some((first, rest)) = path.split_first() else {
+            self.member = false;
+            return;
+        };
+        let found = self.children.iter().position(|(s, _)| s.field_name() == Some(first));
+        if let Some(at) = found
+            && let Some((_, child)) = self.children.get_mut(at)
+        {
+            child.remove_members(rest);
+            if child.is_empty() {
+                self.children.remove(at);
+            }
+        }
+    }
+
+    /// All paths in the set as messages print them: `.spec.containers[name="x"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
-        self.collect(String::new(), &mut out);
+        self.print(&mut String::new(), &mut out);
         out
     }
 
-    fn collect(&self, at: String, out: &mut Vec<String>) {
-        if self.member && !at.is_empty() {
-            out.push(at.clone());
+    fn print(&self, path: &mut String, out: &mut Vec<String>) {
+        if self.member {
+            out.push(path.clone());
+        }
+        let at = path.len();
+        for (step, child) in &self.children {
+            _ = write!(path, "{step}");
+            child.print(path, out);
+            path.truncate(at);
+        }
+    }
+
+    /// The `fieldsV1` JSON.
+    pub fn encode(&self) -> String {
+        let mut out = String::with_capacity(256);
+        self.write(&mut out, true);
+        out
+    }
+
+    fn write(&self, out: &mut String, root: bool) {
+        out.push('{');
+        if self.member && !root && !self.children.is_empty() {
+            out.push_str("\".\":{},");
         }
         for (step, child) in &self.children {
-            child.collect(format!("{at}{}", printed(step)), out);
+            push_quoted(out, &step.0);
+            out.push(':');
+            child.write(out, false);
+            out.push(',');
         }
+        if out.ends_with(',') {
+            out.pop();
+        }
+        out.push('}');
+    }
+
+    /// From `fieldsV1` JSON; `None` when it is not that. Steps of unknown kinds are left out.
+    pub fn decode(json: &str) -> Option<FieldSet> {
+        let mut set: FieldSet = serde_json::from_str(json).ok()?;
+        set.member = false;
+        Some(set)
     }
 }
 
-fn printed(step: &str) -> String {
-    match step.split_once(':') {
-        Some(("f", name)) => format!(".{name}"),
-        Some(("k", keys)) => {
-            let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
-            let list: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            format!("[{}]", list.join(","))
-        }
-        Some(("v", value)) => format!("[={value}]"),
-        Some((_, index)) => format!("[{index}]"),
-        None => step.to_owned(),
+impl<'de> Deserialize<'de> for FieldSet {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Node)
     }
 }
 
-/// The paths that a value sets: leaves, list items, and empty containers.
-pub fn of_value(schema: &Schema, value: &Value) -> FieldSet {
-    let mut out = FieldSet::default();
-    match (&schema.shape, value) {
-        (
-            Shape::Object {
-                fields, atomic: false, ..
-            },
-            Value::Object(map),
-        ) if !schema.preserve_unknown => {
-            for (name, v) in map {
-                let child = fields.get(name).map_or_else(leaf, |s| of_value(s, v));
-                out.children.insert(format!("f:{name}"), child);
-            }
-        }
-        (
-            Shape::Object {
-                fields, atomic: false, ..
-            },
-            Value::Object(map),
-        ) => {
-            for (name, v) in map {
-                let child = fields.get(name).map_or_else(|| of_untyped(v), |s| of_value(s, v));
-                out.children.insert(format!("f:{name}"), child);
-            }
-        }
-        (Shape::Map { values, atomic: false }, Value::Object(map)) => {
-            for (name, v) in map {
-                out.children.insert(format!("f:{name}"), of_value(values, v));
-            }
-        }
-        (Shape::List { items, list, .. }, Value::Array(values)) if *list != ListType::Atomic => {
-            for v in values {
-                let mut child = if *list == ListType::Set {
-                    FieldSet::default()
-                } else {
-                    of_value(items, v)
-                };
-                child.member = true;
-                out.children.insert(item_step(list, items, v), child);
-            }
-        }
-        (Shape::Any, v) => return of_untyped(v),
-        _ => return leaf(),
-    }
-    // An empty container is a leaf: otherwise nobody would own it.
-    out.member = out.children.is_empty();
-    out
-}
+struct Node;
 
-fn of_untyped(value: &Value) -> FieldSet {
-    match value {
-        Value::Object(map) if !map.is_empty() => FieldSet {
-            member: false,
-            children: map.iter().map(|(k, v)| (format!("f:{k}"), of_untyped(v))).collect(),
-        },
-        _ => leaf(),
+impl<'de> Visitor<'de> for Node {
+    type Value = FieldSet;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field set")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FieldSet, A::Error> {
+        let (mut out, mut given, mut items) = (FieldSet::new(), false, Vec::new());
+        while let Some(key) = map.next_key::<std::borrow::Cow<'de, str>>()? {
+            given = true;
+            let child: FieldSet = map.next_value()?;
+            match Step::parse(&key) {
+                Some(step) => items.push((step, child)),
+                None => out.member |= key == ".",
+            }
+        }
+        out.add_all(items);
+        // `{}` is a leaf.
+        out.member |= !given;
+        Ok(out)
     }
 }
 
-fn leaf() -> FieldSet {
-    FieldSet {
-        member: true,
-        children: BTreeMap::new(),
-    }
-}
-
-/// The step that identifies an item of a list.
-pub fn item_step(list: &ListType, items: &Schema, item: &Value) -> Step {
-    match list {
-        ListType::Map(keys) => {
-            let mut id = Map::new();
-            for key in keys {
-                let default = || match &items.shape {
-                    Shape::Object { fields, .. } => fields.get(key).and_then(|f| f.default.clone()),
-                    _ => None,
-                };
-                let value = item.get(key).filter(|v| !v.is_null()).cloned().or_else(default);
-                if let Some(value) = value {
-                    id.insert(key.clone(), value);
-                }
-            }
-            format!("k:{}", Value::Object(id))
+/// Writes a JSON string.
+pub(crate) fn push_quoted(out: &mut String, s: &str) {
+    out.push('"');
+    for c in s.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            c if u32::from(c) < 0x20 => _ = write!(out, "\\u{:04x}", u32::from(c)),
+            c => out.push(c),
         }
-        _ => format!("v:{item}"),
     }
-}
-
-/// How two values differ.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Difference {
-    /// Paths that are new or have another value.
-    pub changed: FieldSet,
-    /// Paths that are gone.
-    pub removed: FieldSet,
-}
-
-/// Compares two values of one type.
-pub fn compare(schema: &Schema, old: &Value, new: &Value) -> Difference {
-    let (before, after) = (of_value(schema, old), of_value(schema, new));
-    let removed = before.without(&after);
-    let mut changed = after.without(&before);
-    changed_leaves(schema, old, new, &mut changed);
-    Difference { changed, removed }
-}
-
-/// Adds the leaves that are in both with different values.
-fn changed_leaves(schema: &Schema, old: &Value, new: &Value, out: &mut FieldSet) {
-    if old == new {
-        return;
-    }
-    match (&schema.shape, old, new) {
-        (
-            Shape::Object {
-                fields, atomic: false, ..
-            },
-            Value::Object(a),
-            Value::Object(b),
-        ) => {
-            for (name, v) in b {
-                let Some(was) = a.get(name).filter(|was| *was != v) else {
-                    continue;
-                };
-                let any = Schema::default();
-                let field = fields.get(name).map_or(&any, |f| f);
-                changed_child(field, was, v, format!("f:{name}"), out);
-            }
-        }
-        (Shape::Map { values, atomic: false }, Value::Object(a), Value::Object(b)) => {
-            for (name, v) in b {
-                if let Some(was) = a.get(name).filter(|was| *was != v) {
-                    changed_child(values, was, v, format!("f:{name}"), out);
-                }
-            }
-        }
-        (Shape::Any, Value::Object(a), Value::Object(b)) if !a.is_empty() && !b.is_empty() => {
-            for (name, v) in b {
-                if let Some(was) = a.get(name).filter(|was| *was != v) {
-                    changed_child(schema, was, v, format!("f:{name}"), out);
-                }
-            }
-        }
-        (
-            Shape::List {
-                items,
-                list: list @ ListType::Map(_),
-                ..
-            },
-            Value::Array(a),
-            Value::Array(b),
-        ) => {
-            let had: BTreeMap<Step, &Value> = a.iter().map(|v| (item_step(list, items, v), v)).collect();
-            for v in b {
-                let step = item_step(list, items, v);
-                if let Some(was) = had.get(&step).filter(|was| **was != v) {
-                    changed_child(items, was, v, step, out);
-                }
-            }
-        }
-        (
-            Shape::List {
-                list: ListType::Set, ..
-            },
-            Value::Array(_),
-            Value::Array(_),
-        ) => {}
-        _ => out.member = true,
-    }
-}
-
-fn changed_child(schema: &Schema, old: &Value, new: &Value, step: Step, out: &mut FieldSet) {
-    let mut child = out.children.remove(&step).unwrap_or_default();
-    changed_leaves(schema, old, new, &mut child);
-    if !child.is_empty() {
-        out.children.insert(step, child);
-    }
+    out.push('"');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::samples::schema;
+    use proptest::prelude::*;
     use serde_json::json;
 
-    #[test]
-    fn wire_form_round_trips() {
-        let value = json!({"spec": {"replicas": 1, "items": [{"name": "a", "image": "x"}], "finalizers": ["f"]}});
-        let set = of_value(&schema(), &value);
-        let wire = set.to_value();
-        assert_eq!(
-            wire,
-            json!({"f:spec": {
-                "f:replicas": {},
-                "f:items": {"k:{\"name\":\"a\"}": {".": {}, "f:image": {}, "f:name": {}}},
-                "f:finalizers": {"v:\"f\"": {}},
-            }})
-        );
-        assert_eq!(FieldSet::from_value(&wire), set);
-        assert!(
-            set.paths().contains(&".spec.items[name=\"a\"].image".to_owned()),
-            "{:?}",
-            set.paths()
-        );
+    fn set(json: &str) -> FieldSet {
+        FieldSet::decode(json).unwrap()
     }
 
     #[test]
-    fn differences() {
-        let old = json!({"spec": {"replicas": 1, "items": [{"name": "a", "image": "x"}, {"name": "b"}]}});
-        let new = json!({"spec": {"replicas": 2, "items": [{"name": "a", "image": "y"}, {"name": "c"}]}});
-        let d = compare(&schema(), &old, &new);
+    fn wire_form_round_trips() {
+        let wire = r#"{"f:metadata":{"f:labels":{".":{},"f:a\"b":{}}},"f:spec":{"f:c":{"k:{\"name\":\"x\",\"port\":80}":{".":{},"f:image":{}}},"f:s":{"v:\"q\"":{}},"f:i":{"i:0":{}}}}"#;
+        let decoded = set(wire);
+        assert_eq!(set(&decoded.encode()), decoded);
         assert_eq!(
-            d.changed.paths(),
+            decoded.paths(),
             [
-                ".spec.items[name=\"a\"].image",
-                ".spec.items[name=\"c\"]",
-                ".spec.items[name=\"c\"].name",
-                ".spec.replicas"
+                ".metadata.labels",
+                ".metadata.labels.a\"b",
+                ".spec.c[name=\"x\",port=80]",
+                ".spec.c[name=\"x\",port=80].image",
+                ".spec.i[0]",
+                ".spec.s[=\"q\"]"
             ]
         );
-        assert_eq!(
-            d.removed.paths(),
-            [".spec.items[name=\"b\"]", ".spec.items[name=\"b\"].name"]
-        );
-        assert!(compare(&schema(), &old, &old).changed.is_empty());
+        assert_eq!(set("{}"), FieldSet::new());
+        assert_eq!(FieldSet::new().encode(), "{}");
+        assert!(FieldSet::decode("[]").is_none());
+    }
+
+    #[test]
+    fn equal_keys_are_equal_however_they_are_written() {
+        let spaced = set(r#"{"k:{ \"port\": 80, \"name\": \"x\" }":{"f:a":{}}}"#);
+        assert_eq!(spaced, set(r#"{"k:{\"name\":\"x\",\"port\":80}":{"f:a":{}}}"#));
     }
 
     #[test]
     fn set_algebra() {
-        let all = of_value(&schema(), &json!({"spec": {"replicas": 1, "finalizers": ["a", "b"]}}));
-        let some = of_value(&schema(), &json!({"spec": {"finalizers": ["a"]}}));
-        let left = all.without(&some);
-        assert_eq!(left.paths(), [".spec.finalizers[=\"b\"]", ".spec.replicas"]);
-        let mut back = left;
-        back.union(&some);
-        assert_eq!(back, all);
-        assert_eq!(all.intersection(&some), some);
+        let a = set(r#"{"f:a":{},"f:b":{".":{},"f:c":{},"f:d":{}}}"#);
+        let b = set(r#"{"f:b":{"f:c":{}},"f:e":{}}"#);
+        assert_eq!(a.intersection(&b), set(r#"{"f:b":{"f:c":{}}}"#));
+        assert!(a.intersects(&b));
+        assert!(!a.intersects(&set(r#"{"f:b":{"f:z":{}}}"#)));
+        assert_eq!(a.difference(&b), set(r#"{"f:a":{},"f:b":{".":{},"f:d":{}}}"#));
+        assert_eq!(b.difference(&a), set(r#"{"f:e":{}}"#));
+        assert_eq!(
+            a.clone().union(b),
+            set(r#"{"f:a":{},"f:b":{".":{},"f:c":{},"f:d":{}},"f:e":{}}"#)
+        );
+        assert_eq!(a.recursive_difference(&set(r#"{"f:b":{}}"#)), set(r#"{"f:a":{}}"#));
+        assert_eq!(a.difference(&set(r#"{"f:b":{}}"#)), set(r#"{"f:a":{},"f:b":{"f:c":{},"f:d":{}}}"#));
+    }
+
+    fn any_set() -> impl Strategy<Value = FieldSet> {
+        let step = prop_oneof![
+            "[a-c\"\\\\é]{0,3}".prop_map(|s| Step::field(&s)),
+            ("[a-b]", 0..3).prop_map(|(k, n)| Step::key([(k.as_str(), &json!(n))])),
+            any::<i8>().prop_map(|n| Step::value(&json!(n))),
+            (0..3usize).prop_map(Step::index),
+        ];
+        let paths = proptest::collection::vec(proptest::collection::vec(step, 1..4), 0..8);
+        paths.prop_map(|p| FieldSet::of_paths(p.iter().map(Vec::as_slice)))
+    }
+
+    proptest! {
+        #[test]
+        fn any_set_round_trips(a in any_set()) {
+            prop_assert_eq!(FieldSet::decode(&a.encode()), Some(a));
+        }
+
+        #[test]
+        fn laws_of_sets(a in any_set(), b in any_set()) {
+            prop_assert_eq!(a.difference(&b).union(a.intersection(&b)), a.clone());
+            prop_assert_eq!(a.clone().union(b.clone()), b.clone().union(a.clone()));
+            prop_assert_eq!(a.intersection(&b).is_empty(), !a.intersects(&b));
+            prop_assert!(a.difference(&a).is_empty());
+        }
+
+        #[test]
+        fn junk_never_panics(s in ".{0,60}") {
+            let _ = FieldSet::decode(&s);
+            let _ = FieldSet::decode(&format!("{{\"k:{s}\":{{}}}}"));
+        }
     }
 }

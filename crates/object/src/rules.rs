@@ -45,6 +45,23 @@ pub struct Rules {
     pub validations: Vec<Value>,
 }
 
+impl Rules {
+    /// Whether anything goes.
+    pub fn is_empty(&self) -> bool {
+        let counts = [self.min_length, self.max_length, self.min_items, self.max_items];
+        let numbers = [self.minimum, self.maximum, self.multiple_of];
+        self.pattern.is_none()
+            && numbers.iter().all(Option::is_none)
+            && counts.iter().all(Option::is_none)
+            && self.min_properties.is_none()
+            && self.max_properties.is_none()
+            && !self.unique_items
+            && [&self.all_of, &self.any_of, &self.one_of].iter().all(|b| b.is_empty())
+            && self.not.is_none()
+            && self.validations.is_empty()
+    }
+}
+
 /// A branch of `allOf`, `anyOf`, `oneOf` or `not`: a schema that only asserts. Types
 /// matter in it only where given.
 pub type Assertion = crate::schema::Schema;

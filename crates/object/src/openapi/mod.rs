@@ -1,11 +1,18 @@
 //! Schemas as OpenAPI: v2 definitions and v3 component schemas, with
 //! Kubernetes' extensions.
 
+mod object_meta;
+mod structural;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::rules::Rules;
 use crate::schema::{ListType, Schema, Shape};
+
+pub use object_meta::object_meta;
+pub use structural::{SchemaError, from_crd, from_openapi_v3};
 
 /// Collects named definitions while schemas are written out.
 pub struct Definitions {
@@ -50,7 +57,7 @@ impl Definitions {
 
     fn field(&mut self, schema: &Schema) -> Value {
         let reference = self.reference(schema);
-        let plain = schema.description.is_empty() && schema.default.is_none();
+        let plain = schema.description.is_empty() && schema.default.is_none() && !schema.retain_keys;
         if schema.definition.is_empty() || plain {
             return reference;
         }
@@ -66,20 +73,35 @@ impl Definitions {
         if let (Some(default), true) = (&schema.default, self.v3) {
             out["default"] = default.clone();
         }
+        if schema.retain_keys {
+            out["x-kubernetes-patch-strategy"] = "retainKeys".into();
+        }
         out
     }
 
     fn inline(&mut self, schema: &Schema) -> Value {
         let mut out = Map::new();
-        if !schema.description.is_empty() {
-            out.insert("description".into(), schema.description.as_str().into());
+        let said = if schema.definition_description.is_empty() {
+            &schema.description
+        } else {
+            &schema.definition_description
+        };
+        if !said.is_empty() {
+            out.insert("description".into(), said.as_str().into());
+        }
+        if !schema.gvks.is_empty() {
+            let gvks = schema.gvks.iter().map(|g| json!({"group": g.group, "version": g.version, "kind": g.kind}));
+            out.insert("x-kubernetes-group-version-kind".into(), gvks.collect());
         }
         self.shape(schema, &mut out);
         if !schema.format.is_empty() {
             out.insert("format".into(), schema.format.as_str().into());
         }
-        if let Some(default) = &schema.default {
+        if let Some(default) = schema.default.as_ref().filter(|_| self.v3 || schema.definition.is_empty()) {
             out.insert("default".into(), default.clone());
+        }
+        if let Some(rules) = &schema.rules {
+            self.rules(rules, &mut out);
         }
         if !schema.enumeration.is_empty() {
             out.insert("enum".into(), schema.enumeration.clone().into());
@@ -96,6 +118,47 @@ impl Definitions {
         Value::Object(out)
     }
 
+    fn rules(&mut self, rules: &Rules, out: &mut Map<String, Value>) {
+        let numbers = [
+            ("minimum", rules.minimum),
+            ("maximum", rules.maximum),
+            ("multipleOf", rules.multiple_of),
+        ];
+        let counts = [
+            ("minLength", rules.min_length),
+            ("maxLength", rules.max_length),
+            ("minItems", rules.min_items),
+            ("maxItems", rules.max_items),
+            ("minProperties", rules.min_properties),
+            ("maxProperties", rules.max_properties),
+        ];
+        let flags = [
+            ("exclusiveMinimum", rules.exclusive_minimum),
+            ("exclusiveMaximum", rules.exclusive_maximum),
+            ("uniqueItems", rules.unique_items),
+        ];
+        let mut set = |k: &str, v: Value| _ = out.insert(k.to_owned(), v);
+        numbers.iter().filter_map(|(k, v)| Some((k, (*v)?))).for_each(|(k, v)| set(k, whole(v)));
+        counts.iter().filter_map(|(k, v)| Some((k, (*v)?))).for_each(|(k, v)| set(k, v.into()));
+        flags.iter().filter(|(_, v)| *v).for_each(|(k, _)| set(k, true.into()));
+        if let Some(pattern) = &rules.pattern {
+            set("pattern", pattern.source.as_str().into());
+        }
+        if !rules.validations.is_empty() {
+            set("x-kubernetes-validations", rules.validations.clone().into());
+        }
+        // Upstream leaves these out of v2, where clients misread them.
+        if self.v3 {
+            let lists = [("allOf", &rules.all_of), ("anyOf", &rules.any_of), ("oneOf", &rules.one_of)];
+            for (name, branches) in lists.iter().filter(|(_, b)| !b.is_empty()) {
+                set(name, branches.iter().map(|b| self.inline(b)).collect());
+            }
+            if let Some(not) = &rules.not {
+                set("not", self.inline(not));
+            }
+        }
+    }
+
     fn shape(&mut self, schema: &Schema, out: &mut Map<String, Value>) {
         let mut set = |k: &str, v: Value| _ = out.insert(k.to_owned(), v);
         match &schema.shape {
@@ -108,6 +171,7 @@ impl Definitions {
                 set("oneOf", json!([{"type": "integer"}, {"type": "string"}]));
                 set("x-kubernetes-int-or-string", true.into());
             }
+            // A v2 client takes the format for the sign of either.
             Shape::IntOrString => set("type", "string".into()),
             Shape::Object {
                 fields,
@@ -160,25 +224,14 @@ impl Definitions {
     }
 }
 
-/// Why a schema from a custom resource definition cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{path}: {problem}")]
-pub struct SchemaError {
-    /// Path within the schema, such as `properties[spec].items`.
-    pub path: String,
-    /// What is wrong there.
-    pub problem: String,
-}
-
-/// A structural schema from `openAPIV3Schema` of a custom resource definition, as written.
-pub fn from_openapi_v3(_value: &Value) -> Result<Schema, SchemaError> {
-    Ok(crate::schema::ANY.clone())
-}
-
-/// The schema of a custom resource's root: [`from_openapi_v3`] with apiVersion, kind and
-/// metadata as every object has them.
-pub fn from_crd(value: &Value) -> Result<Schema, SchemaError> {
-    from_openapi_v3(value)
+/// `10` rather than `10.0`.
+fn whole(f: f64) -> Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if f.fract() == 0.0 && f.abs() <= EXACT {
+        (f as i64).into()
+    } else {
+        f.into()
+    }
 }
 
 #[cfg(test)]

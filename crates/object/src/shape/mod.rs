@@ -18,9 +18,71 @@ pub(crate) mod samples {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    use serde_json::json;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
 
     use crate::schema::{ListType, PatchStrategy, Schema, Shape};
+
+    /// Any small value, field names of the sample schema among them.
+    pub(crate) fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-z$/~]{0,4}".prop_map(Value::from),
+        ];
+        let name = prop_oneof![
+            Just("spec"), Just("metadata"), Just("labels"), Just("items"), Just("name"), Just("replicas"),
+            Just("args"), Just("finalizers"), Just("status"), Just("type"), Just("properties"), Just("default"),
+            Just("x-kubernetes-embedded-resource"), Just("$patch"), Just("$retainKeys"), Just("managedFields"),
+            Just("$setElementOrder/items"), Just("$deleteFromPrimitiveList/finalizers"), Just(""),
+        ];
+        leaf.prop_recursive(5, 40, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map(name.clone(), inner, 0..5)
+                    .prop_map(|m| Value::Object(m.into_iter().map(|(k, v)| (k.to_owned(), v)).collect())),
+            ]
+        })
+    }
+
+    /// Values that more or less fit the sample schema.
+    pub(crate) fn any_thing() -> impl Strategy<Value = Value> {
+        let item = ("[a-d]", proptest::option::of("[xyz]"), proptest::collection::vec("[ab]", 0..3)).prop_map(
+            |(name, image, args)| {
+                let mut v = json!({"name": name, "args": args});
+                if let Some(image) = image {
+                    v["image"] = image.into();
+                }
+                v
+            },
+        );
+        let items = proptest::collection::btree_map("[a-d]", item, 0..4).prop_map(|m| {
+            let items = m.into_iter().map(|(name, mut v)| {
+                v["name"] = name.into();
+                v
+            });
+            items.collect::<Vec<Value>>()
+        });
+        let labels = proptest::collection::btree_map("[a-c]", "[a-c]", 0..3);
+        let finalizers = proptest::collection::btree_set("[a-c]", 0..3);
+        let spec = (proptest::option::of(items), proptest::option::of(0..5i32), proptest::option::of(finalizers));
+        (proptest::option::of(labels), proptest::option::of(spec)).prop_map(|(labels, spec)| {
+            let mut v = json!({});
+            if let Some(labels) = labels {
+                v["metadata"] = json!({"labels": labels});
+            }
+            if let Some((items, replicas, finalizers)) = spec {
+                v["spec"] = json!({});
+                let mut set = |k: &str, x: Option<Value>| x.into_iter().for_each(|x| v["spec"][k] = x);
+                set("items", items.map(Value::from));
+                set("replicas", replicas.map(Value::from));
+                set("finalizers", finalizers.map(|f| f.into_iter().collect()));
+            }
+            v
+        })
+    }
 
     fn leaf(shape: Shape) -> Arc<Schema> {
         Arc::new(Schema {

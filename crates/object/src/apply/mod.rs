@@ -1,0 +1,553 @@
+//! Field ownership: what each manager owns, how a write moves ownership, and
+//! server-side apply (KEP-555, structured-merge-diff). Must not read a clock: times
+//! come with the writer.
+
+mod managers;
+mod merge;
+mod walk;
+
+use meta::{Cause, Reason, Status};
+use serde_json::{Map, Value};
+
+use crate::fieldset::{FieldSet, Step};
+use crate::schema::{ListType, Schema};
+use walk::Difference;
+
+pub use managers::{Manager, Managers};
+
+/// Metadata that nobody owns: the server writes it, or it names the object.
+const NEVER_OWNED: [&[&str]; 11] = [
+    &["apiVersion"],
+    &["kind"],
+    &["metadata"],
+    &["metadata", "name"],
+    &["metadata", "namespace"],
+    &["metadata", "uid"],
+    &["metadata", "resourceVersion"],
+    &["metadata", "generation"],
+    &["metadata", "creationTimestamp"],
+    &["metadata", "managedFields"],
+    &["metadata", "selfLink"],
+];
+
+/// Who owned what there was before anybody applied, upstream's name.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+
+/// Who writes.
+#[derive(Clone, Debug)]
+pub struct Writer<'a> {
+    /// Name of the manager.
+    pub name: &'a str,
+    /// API version of the object.
+    pub api_version: &'a str,
+    /// Empty for the main resource.
+    pub subresource: &'a str,
+    /// RFC 3339 time.
+    pub time: &'a str,
+    /// Whether the kind serves `status` apart: then the main resource owns nothing of the
+    /// status, and `status` nothing but it and metadata.
+    pub has_status: bool,
+}
+
+/// A field that another manager owns with another value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Who owns it, as messages print it: `"name"` or `"name" with subresource "status" using apps/v1`.
+    pub manager: String,
+    /// Path.
+    pub field: String,
+}
+
+/// Why an apply did not happen.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// Others own fields that would change: 409.
+    #[error("{}", conflict_message(.0))]
+    Conflicts(Vec<Conflict>),
+    /// The applied configuration is not usable: 400.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl From<ApplyError> for Status {
+    fn from(error: ApplyError) -> Status {
+        let message = error.to_string();
+        match error {
+            ApplyError::Malformed(_) => Status::bad_request(message),
+            ApplyError::Conflicts(conflicts) => {
+                let mut status = Status::new(409, Reason::Conflict, message);
+                status.causes = conflicts
+                    .into_iter()
+                    .map(|c| Cause {
+                        reason: "FieldManagerConflict".into(),
+                        message: format!("conflict with {}", c.manager),
+                        field: c.field,
+                    })
+                    .collect();
+                status
+            }
+        }
+    }
+}
+
+/// One conflict on one line; several under the name of each manager.
+fn conflict_message(conflicts: &[Conflict]) -> String {
+    if let [one] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, one.field);
+    }
+    let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
+    sorted.sort_by(|a, b| a.manager.cmp(&b.manager));
+    let mut lines: Vec<String> = Vec::new();
+    let mut last = None;
+    for c in sorted {
+        if last != Some(&c.manager) {
+            lines.push(format!("conflicts with {}:", c.manager));
+            last = Some(&c.manager);
+        }
+        lines.push(format!("- {}", c.field));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
+}
+
+/// Moves ownership for a write that is no apply: what it added or changed is its manager's now
+/// and nobody else's. `old` is `None` at creation. A write that changes nothing keeps the managers
+/// as they are, times included.
+pub fn track(schema: &Schema, old: Option<&Value>, new: &Value, managers: &mut Managers, writer: &Writer<'_>) {
+    let nothing = Value::Object(Map::new());
+    let Difference { changed, removed } = walk::compare(schema, old.unwrap_or(&nothing), new);
+    let changed = writer.may_own(changed);
+    if changed.is_empty() && removed.is_empty() {
+        return;
+    }
+    for m in managers.iter_mut() {
+        take_away(m, &changed, &removed);
+    }
+    if !changed.is_empty() {
+        match managers.find_mut(writer, false) {
+            Some(m) => {
+                m.set_fields(m.fields().into_owned().union(changed));
+                m.time = writer.time.to_owned();
+            }
+            None => managers.push(Manager::new(writer, false, changed)),
+        }
+    }
+    managers.drop_empty();
+    managers.fold_ancient();
+}
+
+/// A manager without the fields that are somebody else's now, and those that are no more.
+fn take_away(m: &mut Manager, changed: &FieldSet, removed: &FieldSet) {
+    let fields = m.fields();
+    if fields.intersects(changed) || fields.intersects(removed) {
+        let left = fields.difference(changed).difference(removed);
+        m.set_fields(left);
+    }
+}
+
+impl Writer<'_> {
+    /// What of these fields the writer can own, given what it writes through.
+    fn may_own(&self, mut fields: FieldSet) -> FieldSet {
+        NEVER_OWNED.iter().for_each(|path| fields.remove_members(path));
+        match self.subresource {
+            "status" => fields.retain_fields(|f| matches!(f, "status" | "metadata")),
+            "" if self.has_status => fields.retain_fields(|f| f != "status"),
+            _ => {}
+        }
+        fields
+    }
+}
+
+/// Applies a configuration: the new object, or the conflicts that `force` would override. On
+/// error `managers` may be changed; drop them.
+///
+/// The configuration is merged into the live object; what the manager applied before, applies no
+/// longer and nobody else owns goes. When the result equals `live` and the managers are the
+/// [same but for times](Managers::same_but_times), nothing needs to be written.
+pub fn apply(
+    schema: &Schema,
+    live: Option<&Value>,
+    config: &Value,
+    managers: &mut Managers,
+    writer: &Writer<'_>,
+    force: bool,
+) -> Result<Value, ApplyError> {
+    check(schema, config)?;
+    let nothing = Value::Object(Map::new());
+    let before = live.unwrap_or(&nothing);
+    if live.is_some() && managers.is_empty() {
+        let first = Writer { name: BEFORE_FIRST_APPLY, subresource: "", ..*writer };
+        track(schema, None, before, managers, &first);
+    }
+    let fields = writer.may_own(walk::all_fields(schema, config));
+    let mut merged = before.clone();
+    merge::merge(schema, &mut merged, config);
+    if let Some(last) = managers.find(writer, true) {
+        let others = managers.iter().filter(|m| !m.is(writer, true));
+        let owned = others.fold(fields.clone(), |all, m| all.union(m.fields().into_owned()));
+        merge::remove_abandoned(schema, &mut merged, &last.fields(), &owned);
+    }
+    let Difference { changed, removed } = walk::compare(schema, before, &merged);
+    if !force {
+        let conflicts = conflicts(managers, &changed, writer);
+        if !conflicts.is_empty() {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
+    }
+    managers.iter_mut().filter(|m| !m.is(writer, true)).for_each(|m| take_away(m, &changed, &removed));
+    let moved = !changed.is_empty() || !removed.is_empty();
+    match managers.find_mut(writer, true) {
+        Some(m) if !moved && m.api_version == writer.api_version && *m.fields() == fields => {}
+        Some(m) => *m = Manager::new(writer, true, fields),
+        None => managers.push(Manager::new(writer, true, fields)),
+    }
+    managers.drop_empty();
+    Ok(merged)
+}
+
+fn conflicts(managers: &Managers, changed: &FieldSet, writer: &Writer<'_>) -> Vec<Conflict> {
+    let mut out = Vec::new();
+    for m in managers.iter().filter(|m| !m.is(writer, true)) {
+        let contested = m.fields().intersection(changed);
+        let manager = m.words();
+        out.extend(contested.paths().into_iter().map(|field| Conflict { manager: manager.clone(), field }));
+    }
+    out
+}
+
+/// Refuses a configuration whose items cannot be told apart.
+fn check(schema: &Schema, config: &Value) -> Result<(), ApplyError> {
+    if !config.is_object() {
+        return Err(ApplyError::Malformed("an applied configuration is an object".into()));
+    }
+    if config.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
+        return Err(ApplyError::Malformed("metadata.managedFields must be nil".into()));
+    }
+    check_items(schema, config, &mut String::new()).map_err(ApplyError::Malformed)
+}
+
+fn check_items(schema: &Schema, value: &Value, path: &mut String) -> Result<(), String> {
+    let at = path.len();
+    match walk::kind(schema, value) {
+        walk::Kind::Leaf => {}
+        walk::Kind::Fields(map) => {
+            for (name, v) in map.iter().filter(|(_, v)| v.is_object() || v.is_array()) {
+                path.push('.');
+                path.push_str(name);
+                check_items(walk::field_schema(schema, name), v, path)?;
+                path.truncate(at);
+            }
+        }
+        walk::Kind::Items(items, list, values) => {
+            let mut seen: Vec<Step> = Vec::with_capacity(values.len());
+            for (i, v) in values.iter().enumerate() {
+                let step = walk::item_step(items, list, v, i);
+                if let (ListType::Map(keys), true) = (list, step.as_str().starts_with("i:")) {
+                    let key = keys.first().map_or("", String::as_str);
+                    let key = meta::field::quoted(key);
+                    return Err(format!(
+                        "{path}: element {i}: associative list with keys has an element that omits key field {key} (and doesn't have default value)"
+                    ));
+                }
+                path.push_str(&step.to_string());
+                check_items(items, v, path)?;
+                path.truncate(at);
+                seen.push(step);
+            }
+            seen.sort();
+            if let Some(pair) = seen.windows(2).find(|w| w.first() == w.get(1)) {
+                let step = pair.first().map(Step::to_string).unwrap_or_default();
+                return Err(format!("{path}: duplicate entries for key {step}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use crate::shape::samples::schema;
+
+    fn writer(name: &str) -> Writer<'_> {
+        Writer {
+            name,
+            api_version: "v1",
+            subresource: "",
+            time: "2026-01-01T00:00:00Z",
+            has_status: false,
+        }
+    }
+
+    fn applied(live: Option<&Value>, config: &Value, m: &mut Managers, who: &str) -> Result<Value, ApplyError> {
+        apply(&schema(), live, config, m, &writer(who), false)
+    }
+
+    #[test]
+    fn applying_again_changes_nothing_and_removal_removes() {
+        let mut m = Managers::default();
+        let one = json!({"metadata": {"labels": {"a": "1", "b": "2"}}, "spec": {"replicas": 2, "items": [{"name": "x"}, {"name": "y"}]}});
+        let live = applied(None, &one, &mut m, "me").unwrap();
+        let before = m.clone();
+        assert_eq!(applied(Some(&live), &one, &mut m, "me").unwrap(), live);
+        assert_eq!(m, before);
+        let two = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"items": [{"name": "y"}]}});
+        let live = applied(Some(&live), &two, &mut m, "me").unwrap();
+        assert_eq!(live, two);
+    }
+
+    #[test]
+    fn conflicts_are_named_and_force_takes_over() {
+        let mut m = Managers::default();
+        let live = applied(None, &json!({"spec": {"replicas": 1, "items": [{"name": "a"}]}}), &mut m, "one").unwrap();
+        let other = json!({"spec": {"replicas": 5}});
+        let conflicts = applied(Some(&live), &other, &mut m, "two").unwrap_err();
+        assert_eq!(
+            conflicts,
+            ApplyError::Conflicts(vec![Conflict {
+                manager: "\"one\"".into(),
+                field: ".spec.replicas".into()
+            }])
+        );
+        let live = apply(&schema(), Some(&live), &other, &mut m, &writer("two"), true).unwrap();
+        assert_eq!(live["spec"]["replicas"], 5);
+        let one = m.iter().find(|x| x.name == "one").unwrap();
+        assert!(!one.fields().paths().contains(&".spec.replicas".to_owned()));
+        // Equal values are shared without conflict.
+        assert!(applied(Some(&live), &other, &mut m, "three").is_ok());
+    }
+
+    #[test]
+    fn what_others_own_is_not_removed() {
+        let mut m = Managers::default();
+        let live = applied(None, &json!({"metadata": {"labels": {"a": "1"}}}), &mut m, "one").unwrap();
+        let live = applied(
+            Some(&live),
+            &json!({"metadata": {"labels": {"a": "1", "b": "2"}}}),
+            &mut m,
+            "two",
+        )
+        .unwrap();
+        let live = applied(Some(&live), &json!({"metadata": {}}), &mut m, "two").unwrap();
+        assert_eq!(live["metadata"]["labels"], json!({"a": "1"}));
+    }
+
+    #[test]
+    fn updates_take_ownership() {
+        let mut m = Managers::default();
+        let live = applied(None, &json!({"spec": {"replicas": 1}}), &mut m, "one").unwrap();
+        let new = json!({"spec": {"replicas": 3}});
+        track(&schema(), Some(&live), &new, &mut m, &writer("scaler"));
+        assert_eq!(m.iter().count(), 1);
+        assert_eq!(m.iter().map(|m| (m.name.as_str(), m.apply)).collect::<Vec<_>>(), [("scaler", false)]);
+        let before = m.clone();
+        track(&schema(), Some(&new), &new, &mut m, &writer("other"));
+        assert_eq!(m, before);
+        let wire = m.to_value().unwrap();
+        assert_eq!(Managers::from_value(&wire), m);
+    }
+
+    #[test]
+    fn many_updaters_are_folded() {
+        let mut m = Managers::default();
+        let mut old = json!({"metadata": {"labels": {}}});
+        for i in 0..15 {
+            let mut new = old.clone();
+            new["metadata"]["labels"][format!("l{i}")] = "x".into();
+            track(&schema(), Some(&old), &new, &mut m, &writer(&format!("m{i}")));
+            old = new;
+        }
+        assert_eq!(m.iter().count(), 10);
+        assert!(m.iter().any(|x| x.name == "ancient-changes"));
+    }
+
+    fn wire(m: &Managers) -> Vec<(String, String)> {
+        m.iter().map(|m| (m.name.clone(), m.fields().encode())).collect()
+    }
+
+    #[test]
+    fn a_create_owns_all_but_what_the_server_writes() {
+        let mut m = Managers::default();
+        let new = json!({
+            "apiVersion": "v1", "kind": "Thing",
+            "metadata": {"name": "x", "uid": "u", "labels": {"a": "1"}},
+            "spec": {"replicas": 1, "items": [{"name": "i", "args": ["x"]}], "finalizers": ["f"]},
+        });
+        track(&crate::shape::samples::named(), None, &new, &mut m, &writer("me"));
+        let fields = concat!(
+            r#"{"f:metadata":{"f:labels":{".":{},"f:a":{}}},"#,
+            r#""f:spec":{"f:finalizers":{".":{},"v:\"f\"":{}},"#,
+            r#""f:items":{"k:{\"name\":\"i\"}":{".":{},"f:args":{},"f:name":{}}},"f:replicas":{}}}"#
+        );
+        assert_eq!(wire(&m), [("me".to_owned(), fields.to_owned())]);
+    }
+
+    #[test]
+    fn the_wire_form_is_upstreams() {
+        let mut m = Managers::default();
+        let status = Writer { subresource: "status", ..writer("s\"") };
+        track(&schema(), None, &json!({"status": {"a": 1}}), &mut m, &status);
+        applied(None, &json!({"spec": {"replicas": 1}}), &mut m, "me").unwrap();
+        assert_eq!(
+            m.to_value().unwrap(),
+            json!([
+                {"manager": "me", "operation": "Apply", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+                 "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}},
+                {"manager": "s\"", "operation": "Update", "apiVersion": "v1", "time": "2026-01-01T00:00:00Z",
+                 "fieldsType": "FieldsV1", "fieldsV1": {"f:status": {".": {}, "f:a": {}}}, "subresource": "status"},
+            ])
+        );
+        assert_eq!(Managers::decode(&m.encode().unwrap()), {
+            let mut sorted = Managers::default();
+            m.iter().filter(|m| m.apply).chain(m.iter().filter(|m| !m.apply)).for_each(|x| sorted.push(x.clone()));
+            sorted
+        });
+    }
+
+    #[test]
+    fn broken_managers_are_nobody() {
+        for bytes in ["", "{}", "[1]", r#"[{"manager":"x","operation":"Apply","fieldsType":"FieldsV2","fieldsV1":{}}]"#] {
+            assert!(Managers::decode(bytes.as_bytes()).is_empty(), "{bytes}");
+        }
+        let odd = r#"[{"manager":"x","operation":"Apply","fieldsType":"FieldsV1","fieldsV1":[1]}]"#;
+        let mut m = Managers::decode(odd.as_bytes());
+        assert!(m.iter().all(|m| m.fields().is_empty()));
+        assert!(applied(Some(&json!({})), &json!({"spec": {"replicas": 1}}), &mut m, "x").is_ok());
+    }
+
+    #[test]
+    fn managers_given_by_the_client() {
+        let mut live = Managers::default();
+        track(&schema(), None, &json!({"spec": {"replicas": 1}}), &mut live, &writer("live"));
+        let mut other = Managers::default();
+        track(&schema(), None, &json!({"spec": {"replicas": 1}}), &mut other, &writer("other"));
+        let given = other.to_value().unwrap();
+        let name = |m: Managers| m.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
+        assert_eq!(name(Managers::choose(live.clone(), None, "")), ["live"]);
+        assert_eq!(name(Managers::choose(live.clone(), Some(&given), "")), ["other"]);
+        assert_eq!(name(Managers::choose(live.clone(), Some(&given), "status")), ["live"]);
+        assert!(Managers::choose(live.clone(), Some(&json!([])), "").is_empty());
+        assert!(Managers::choose(live.clone(), Some(&json!([{}])), "").is_empty());
+        assert_eq!(name(Managers::choose(live, Some(&json!("junk")), "")), ["live"]);
+    }
+
+    #[test]
+    fn what_was_there_before_the_first_apply_is_owned_by_that_name() {
+        let live = json!({"spec": {"replicas": 1}, "metadata": {"labels": {"a": "1"}}});
+        let mut m = Managers::default();
+        let err = applied(Some(&live), &json!({"spec": {"replicas": 2}}), &mut m, "me").unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "Apply failed with 1 conflict: conflict with \"before-first-apply\" using v1: .spec.replicas"
+        );
+        let status = Status::from(err);
+        assert_eq!((status.code, status.causes[0].reason.as_str()), (409, "FieldManagerConflict"));
+        assert_eq!(status.causes[0].field, ".spec.replicas");
+    }
+
+    #[test]
+    fn several_conflicts_are_listed_by_manager() {
+        let mut m = Managers::default();
+        let live = json!({"spec": {"replicas": 1, "items": [{"name": "a", "image": "1"}]}});
+        track(&schema(), None, &live, &mut m, &writer("kubectl"));
+        let config = json!({"spec": {"replicas": 2, "items": [{"name": "a", "image": "2"}]}});
+        let err = applied(Some(&live), &config, &mut m, "me").unwrap_err();
+        assert_eq!(
+            err.to_string(),
+            "Apply failed with 2 conflicts: conflicts with \"kubectl\" using v1:\n\
+             - .spec.items[name=\"a\"].image\n- .spec.replicas"
+        );
+    }
+
+    #[test]
+    fn items_keep_their_order_around_what_is_applied() {
+        let items = |names: &[&str]| -> Value {
+            let list: Vec<Value> = names.iter().map(|n| json!({"name": n})).collect();
+            json!({"spec": {"items": list}})
+        };
+        for (live, config, want) in [
+            (&["a", "b", "c"][..], &["b"][..], &["a", "b", "c"][..]),
+            (&["a", "b", "c"], &["c", "a"], &["b", "c", "a"]),
+            (&["x", "b"], &["a", "b"], &["x", "a", "b"]),
+            (&[], &["a", "b"], &["a", "b"]),
+        ] {
+            let mut m = Managers::default();
+            let got = applied(Some(&items(live)), &items(config), &mut m, "me").unwrap();
+            assert_eq!(got, items(want), "{live:?} {config:?}");
+        }
+    }
+
+    #[test]
+    fn sets_are_owned_item_by_item_and_atomic_lists_whole() {
+        let mut m = Managers::default();
+        let mine = json!({"spec": {"finalizers": ["a"], "items": [{"name": "i", "args": ["x"]}]}});
+        let live = applied(None, &mine, &mut m, "one").unwrap();
+        let theirs = json!({"spec": {"finalizers": ["b"]}});
+        let live = applied(Some(&live), &theirs, &mut m, "two").unwrap();
+        assert_eq!(live["spec"]["finalizers"], json!(["a", "b"]));
+        let other_args = json!({"spec": {"finalizers": ["b"], "items": [{"name": "i", "args": ["y"]}]}});
+        let err = applied(Some(&live), &other_args, &mut m.clone(), "two").unwrap_err();
+        assert!(err.to_string().ends_with(".spec.items[name=\"i\"].args"), "{err}");
+        let live = applied(Some(&live), &json!({"spec": {"replicas": 1}}), &mut m, "two").unwrap();
+        assert_eq!(live["spec"]["finalizers"], json!(["a"]));
+    }
+
+    #[test]
+    fn a_dropped_item_takes_its_defaults_along() {
+        let mut m = Managers::default();
+        let config = json!({"spec": {"items": [{"name": "a"}, {"name": "b"}]}});
+        let mut live = applied(None, &config, &mut m, "me").unwrap();
+        live["spec"]["items"][1]["image"] = "defaulted".into();
+        let live = applied(Some(&live), &json!({"spec": {"items": [{"name": "a"}]}}), &mut m, "me").unwrap();
+        assert_eq!(live, json!({"spec": {"items": [{"name": "a"}]}}));
+        let live = applied(Some(&live), &json!({"metadata": {"labels": {"x": "y"}}}), &mut m, "me").unwrap();
+        assert_eq!(live, json!({"metadata": {"labels": {"x": "y"}}}));
+    }
+
+    #[test]
+    fn items_that_cannot_be_told_apart_are_refused() {
+        for (config, message) in [
+            (
+                json!({"spec": {"items": [{"name": "a"}, {"name": "a"}]}}),
+                ".spec.items: duplicate entries for key [name=\"a\"]",
+            ),
+            (
+                json!({"spec": {"items": [{"image": "a"}]}}),
+                ".spec.items: element 0: associative list with keys has an element that omits key field \"name\" \
+                 (and doesn't have default value)",
+            ),
+            (json!({"metadata": {"managedFields": []}}), "metadata.managedFields must be nil"),
+            (json!(1), "an applied configuration is an object"),
+        ] {
+            let err = applied(None, &config, &mut Managers::default(), "me").unwrap_err();
+            assert_eq!(err, ApplyError::Malformed(message.into()));
+        }
+    }
+
+    #[test]
+    fn nobody_owns_a_status_through_the_main_resource() {
+        let mut m = Managers::default();
+        let both = json!({"spec": {"replicas": 1}, "status": {"replicas": 1}});
+        let main = Writer { has_status: true, ..writer("me") };
+        track(&schema(), None, &both, &mut m, &main);
+        let status = Writer { subresource: "status", ..main };
+        let newer = json!({"spec": {"replicas": 1}, "status": {"replicas": 2}});
+        track(&schema(), Some(&both), &newer, &mut m, &status);
+        assert_eq!(
+            wire(&m),
+            [
+                ("me".to_owned(), r#"{"f:spec":{".":{},"f:replicas":{}}}"#.to_owned()),
+                ("me".to_owned(), r#"{"f:status":{"f:replicas":{}}}"#.to_owned()),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_null_in_a_configuration_takes_the_field_away() {
+        let mut m = Managers::default();
+        let live = json!({"spec": {"replicas": 3}});
+        track(&schema(), None, &live, &mut m, &writer("old"));
+        let live = applied(Some(&live), &json!({"spec": {"replicas": null}}), &mut m, "me").unwrap();
+        assert_eq!(live, json!({"spec": {}}));
+    }
+}
