@@ -1,2 +1,67 @@
-//! Builds, tests and runs Allmend on one machine.
-fn main() {}
+//! Builds, tests and runs Allmend on one machine: `cargo xtask VERB`.
+//!
+//! Must not depend on any crate of the product: it prepares the machine on
+//! which they are compiled.
+
+mod deps;
+mod run;
+mod test;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+const USAGE: &str = "\
+usage: cargo xtask VERB
+
+  test    install what the tests need and run all of them, unit to end to end
+  tidy    check the floors, the file headers and the rules of the house
+  deps    install the Debian packages that building and running need
+  build   build the release binary
+";
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some("test") => test::run(),
+        Some("tidy") => tidy::run(),
+        Some("deps") => deps::install(deps::TEST),
+        Some("build") => build(),
+        _ => bail!("{USAGE}"),
+    }
+}
+
+/// Builds the release binary.
+fn build() -> Result<()> {
+    deps::install(deps::BUILD)?;
+    run::cargo(&["build", "--release", "--package", "allmend"])
+}
+
+/// The root of the checkout.
+fn root() -> PathBuf {
+    let mut path = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    path.pop();
+    path
+}
+
+/// Where downloads and built images are kept between runs.
+fn cache() -> PathBuf {
+    if let Some(given) = std::env::var_os("ALLMEND_CACHE") {
+        return given.into();
+    }
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    base.unwrap_or_else(|| PathBuf::from("/var/cache")).join("allmend")
+}

@@ -5,7 +5,9 @@ use std::process::Command;
 use anyhow::{Result, ensure};
 use testkit::Server;
 
-use crate::{POD, api_only, sleeper, with_node};
+use crate::api_only;
+#[cfg(feature = "node")]
+use crate::{POD, sleeper, with_node};
 
 fn refused(arguments: &[&str]) -> Result<String> {
     let output = Command::new(Server::binary()).args(arguments).output()?;
@@ -48,6 +50,7 @@ fn a_bad_start_is_one_line_with_the_remedy() -> Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "node")]
 #[test]
 fn containers_outlive_the_server_killed_at_random_moments() -> Result<()> {
     let mut server = with_node()?;

@@ -1,0 +1,33 @@
+//! `cargo xtask test`: every test, unit to end to end.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{deps, run, tidy};
+
+/// Installs what the tests need and runs all of them.
+pub fn run() -> Result<()> {
+    deps::install(deps::TEST)?;
+    let kubectl = deps::kubectl()?;
+    tidy::run()?;
+    run::cargo(&["build", "--release", "--package", "allmend"])?;
+    run::cargo(&["test", "--workspace", "--features", "store/etcd"])?;
+    let binary = crate::root().join("target/release/allmend");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run::program(
+        Command::new(cargo)
+            .args([
+                "test",
+                "--package",
+                "e2e",
+                "--features",
+                "e2e",
+                "--",
+                "--test-threads=2",
+            ])
+            .env("ALLMEND_BIN", binary)
+            .env("KUBECTL", kubectl)
+            .current_dir(crate::root()),
+    )
+}
