@@ -15,16 +15,24 @@ use crate::machinery;
 use crate::registry::{Call, DeleteRequest, FieldValidation, Input, PatchRequest};
 use crate::wire::protobuf;
 
+/// Greatest body that is read to its end although it is refused.
+const DROPPED: u64 = 64 << 20;
+
 /// Reads a whole body of at most `limit` bytes.
 pub(crate) async fn read(body: Incoming, limit: usize) -> Result<Bytes, Status> {
     let too_large = || {
         let message = format!("Request entity too large: limit is {limit}");
         Status::new(413, Reason::RequestEntityTooLarge, message)
     };
-    if body.size_hint().lower() > limit as u64 {
+    let announced = body.size_hint().lower();
+    let mut body = body;
+    if announced > limit as u64 {
+        // Read and dropped, so that the client sees the answer and no reset; but not without end.
+        if announced <= DROPPED {
+            while let Some(Ok(_)) = body.frame().await {}
+        }
         return Err(too_large());
     }
-    let mut body = body;
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -63,7 +63,7 @@ pub struct ResourcePath {
 
 /// Splits a path. `Err` is a path that no server should guess about.
 pub fn parse(path: &str) -> Result<Route, Status> {
-    let trimmed = path.trim_start_matches('/');
+    let trimmed = path.strip_prefix('/').unwrap_or(path);
     let mut parts = Vec::new();
     for part in trimmed.split('/') {
         let decoded = decode(part)?;
@@ -74,6 +74,9 @@ pub fn parse(path: &str) -> Result<Route, Status> {
     }
     if parts.last().is_some_and(String::is_empty) {
         parts.pop();
+    }
+    if parts.iter().any(String::is_empty) {
+        return Err(Status::no_such_path());
     }
     let (group, version, rest) = match parts.first().map(String::as_str) {
         Some("api") if parts.len() > 2 => (String::new(), parts[1].clone(), &parts[2..]),

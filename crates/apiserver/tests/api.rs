@@ -1,0 +1,12 @@
+//! The server as its clients see it: over HTTPS, and in process.
+
+#[path = "api/fixture.rs"]
+mod fixture;
+#[path = "api/hostile.rs"]
+mod hostile;
+#[path = "api/identity.rs"]
+mod identity;
+#[path = "api/semantics.rs"]
+mod semantics;
+#[path = "api/watches.rs"]
+mod watches;
