@@ -111,7 +111,10 @@ pub struct FieldSet {
 
 impl FieldSet {
     /// Nothing.
-    pub const EMPTY: FieldSet = FieldSet { member: false, children: Vec::new() };
+    pub const EMPTY: FieldSet = FieldSet {
+        member: false,
+        children: Vec::new(),
+    };
 
     /// Nothing yet.
     pub fn new() -> Self {
@@ -168,9 +171,15 @@ impl FieldSet {
     pub fn of_paths<'p>(paths: impl IntoIterator<Item = &'p [Step]>) -> Self {
         let mut out = FieldSet::new();
         for path in paths {
-            let mut leaf = FieldSet { member: true, children: Vec::new() };
+            let mut leaf = FieldSet {
+                member: true,
+                children: Vec::new(),
+            };
             for step in path.iter().rev() {
-                leaf = FieldSet { member: false, children: vec![(step.clone(), leaf)] };
+                leaf = FieldSet {
+                    member: false,
+                    children: vec![(step.clone(), leaf)],
+                };
             }
             out = out.union(leaf);
         }
@@ -181,11 +190,18 @@ impl FieldSet {
     pub fn union(self, other: FieldSet) -> FieldSet {
         if self.children.is_empty() || other.children.is_empty() {
             let member = self.member || other.member;
-            let children = if self.children.is_empty() { other.children } else { self.children };
+            let children = if self.children.is_empty() {
+                other.children
+            } else {
+                self.children
+            };
             return FieldSet { member, children };
         }
         let mut children = Vec::with_capacity(self.children.len().max(other.children.len()));
-        let (mut a, mut b) = (self.children.into_iter().peekable(), other.children.into_iter().peekable());
+        let (mut a, mut b) = (
+            self.children.into_iter().peekable(),
+            other.children.into_iter().peekable(),
+        );
         loop {
             let order = match (a.peek(), b.peek()) {
                 (Some((x, _)), Some((y, _))) => x.cmp(y),
@@ -200,7 +216,10 @@ impl FieldSet {
                 (one, other) => children.extend(one.or(other)),
             }
         }
-        FieldSet { member: self.member || other.member, children }
+        FieldSet {
+            member: self.member || other.member,
+            children,
+        }
     }
 
     /// What is in this and not in the other; a node in the other says nothing of what is below it.
@@ -215,7 +234,10 @@ impl FieldSet {
 
     /// What is in this and neither in the other nor below anything in it.
     pub fn recursive_difference(&self, other: &FieldSet) -> FieldSet {
-        let mut out = FieldSet { member: self.member && !other.member, children: Vec::new() };
+        let mut out = FieldSet {
+            member: self.member && !other.member,
+            children: Vec::new(),
+        };
         for (step, child) in &self.children {
             match other.child(step) {
                 Some(o) if o.member => {}
@@ -231,12 +253,21 @@ impl FieldSet {
         if self.member && other.member {
             return true;
         }
-        let (few, many) = if self.children.len() < other.children.len() { (self, other) } else { (other, self) };
-        few.children.iter().any(|(step, c)| many.child(step).is_some_and(|o| c.intersects(o)))
+        let (few, many) = if self.children.len() < other.children.len() {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        few.children
+            .iter()
+            .any(|(step, c)| many.child(step).is_some_and(|o| c.intersects(o)))
     }
 
     fn combine(&self, other: &FieldSet, keep: &dyn Fn(bool, bool) -> bool, keep_alone: bool) -> FieldSet {
-        let mut out = FieldSet { member: keep(self.member, other.member), children: Vec::new() };
+        let mut out = FieldSet {
+            member: keep(self.member, other.member),
+            children: Vec::new(),
+        };
         for (step, child) in &self.children {
             match other.child(step) {
                 Some(o) => {
@@ -425,7 +456,10 @@ mod tests {
             set(r#"{"f:a":{},"f:b":{".":{},"f:c":{},"f:d":{}},"f:e":{}}"#)
         );
         assert_eq!(a.recursive_difference(&set(r#"{"f:b":{}}"#)), set(r#"{"f:a":{}}"#));
-        assert_eq!(a.difference(&set(r#"{"f:b":{}}"#)), set(r#"{"f:a":{},"f:b":{"f:c":{},"f:d":{}}}"#));
+        assert_eq!(
+            a.difference(&set(r#"{"f:b":{}}"#)),
+            set(r#"{"f:a":{},"f:b":{"f:c":{},"f:d":{}}}"#)
+        );
     }
 
     fn any_set() -> impl Strategy<Value = FieldSet> {

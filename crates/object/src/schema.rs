@@ -60,7 +60,10 @@ pub static ANY: Schema = Schema {
 impl Schema {
     /// A schema of a shape, with nothing else said.
     pub fn of(shape: Shape) -> Self {
-        Schema { shape, ..Schema::default() }
+        Schema {
+            shape,
+            ..Schema::default()
+        }
     }
 
     /// The schema of a field: of a named field, or of a map's value. `None` when unknown.

@@ -96,7 +96,11 @@ impl Manager {
     fn write(&self, out: &mut String) {
         out.push_str(r#"{"manager":"#);
         push_quoted(out, &self.name);
-        out.push_str(if self.apply { r#","operation":"Apply","# } else { r#","operation":"Update","# });
+        out.push_str(if self.apply {
+            r#","operation":"Apply","#
+        } else {
+            r#","operation":"Update","#
+        });
         out.push_str(r#""apiVersion":"#);
         push_quoted(out, &self.api_version);
         if !self.time.is_empty() {
@@ -222,7 +226,11 @@ impl Managers {
             _ => {
                 let given = Managers::from_value(given);
                 let broken = |m: &Manager| matches!(&m.fields, Fields::Wire(w) if FieldSet::decode(w.get()).is_none());
-                if given.is_empty() || given.0.iter().any(broken) { live } else { given }
+                if given.is_empty() || given.0.iter().any(broken) {
+                    live
+                } else {
+                    given
+                }
             }
         }
     }
@@ -245,7 +253,8 @@ impl Managers {
 
     /// Drops those who own nothing any more.
     pub(super) fn drop_empty(&mut self) {
-        self.0.retain(|m| !matches!(&m.fields, Fields::Set(set) if set.is_empty()));
+        self.0
+            .retain(|m| !matches!(&m.fields, Fields::Set(set) if set.is_empty()));
     }
 
     /// Folds the oldest updaters of each version into one until there are few enough.

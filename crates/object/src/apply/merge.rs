@@ -43,38 +43,64 @@ fn merge_items(items: &Schema, list: &ListType, value: &mut Value, given: &[Valu
         _ => Vec::new(),
     };
     let steps = |values: &[Value]| -> Vec<Step> {
-        values.iter().enumerate().map(|(i, v)| item_step(items, list, v, i)).collect()
+        values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| item_step(items, list, v, i))
+            .collect()
     };
     let (live_steps, given_steps) = (steps(&live), steps(given));
     let place = |all: &[Step]| -> HashMap<String, usize> {
-        all.iter().enumerate().rev().map(|(i, s)| (s.as_str().to_owned(), i)).collect()
+        all.iter()
+            .enumerate()
+            .rev()
+            .map(|(i, s)| (s.as_str().to_owned(), i))
+            .collect()
     };
     let (place_live, place_given) = (place(&live_steps), place(&given_steps));
-    let shared: Vec<Option<usize>> = given_steps.iter().map(|s| place_live.get(s.as_str()).copied()).collect();
+    let shared: Vec<Option<usize>> = given_steps
+        .iter()
+        .map(|s| place_live.get(s.as_str()).copied())
+        .collect();
     let mut live: Vec<Option<Value>> = live.into_iter().map(Some).collect();
     let mut out = Vec::with_capacity(live.len() + given.len());
     let mut at = 0;
-    let mut upcoming = shared.iter().copied().enumerate().filter_map(|(i, s)| Some((i, s?))).peekable();
+    let mut upcoming = shared
+        .iter()
+        .copied()
+        .enumerate()
+        .filter_map(|(i, s)| Some((i, s?)))
+        .peekable();
     for (i, config) in given.iter().enumerate() {
         while upcoming.peek().is_some_and(|(j, _)| *j < i) {
             upcoming.next();
         }
         let stop = upcoming.peek().map(|(_, s)| *s);
         while at < live.len() && Some(at) != stop {
-            let alone = live_steps.get(at).is_some_and(|s| !place_given.contains_key(s.as_str()));
+            let alone = live_steps
+                .get(at)
+                .is_some_and(|s| !place_given.contains_key(s.as_str()));
             if alone && let Some(v) = live.get_mut(at).and_then(Option::take) {
                 out.push(v);
             }
             at += 1;
         }
-        let found = shared.get(i).copied().flatten().and_then(|at| live.get_mut(at)).and_then(Option::take);
+        let found = shared
+            .get(i)
+            .copied()
+            .flatten()
+            .and_then(|at| live.get_mut(at))
+            .and_then(Option::take);
         let mut v = found.unwrap_or(Value::Null);
         if *list != ListType::Set || v.is_null() {
             merge(items, &mut v, config);
         }
         out.push(v);
     }
-    let left = live.into_iter().zip(&live_steps).filter(|(_, s)| !place_given.contains_key(s.as_str()));
+    let left = live
+        .into_iter()
+        .zip(&live_steps)
+        .filter(|(_, s)| !place_given.contains_key(s.as_str()));
     out.extend(left.filter_map(|(v, _)| v));
     *value = Value::Array(out);
 }
@@ -89,7 +115,12 @@ pub(super) fn remove_abandoned(schema: &Schema, value: &mut Value, last: &FieldS
                 if abandoned(is_named(schema, name), was, owned.child(step)) {
                     map.remove(name);
                 } else if let Some(v) = map.get_mut(name) {
-                    remove_abandoned(field_schema(schema, name), v, was, owned.child(step).unwrap_or(&NOTHING));
+                    remove_abandoned(
+                        field_schema(schema, name),
+                        v,
+                        was,
+                        owned.child(step).unwrap_or(&NOTHING),
+                    );
                 }
             }
         }

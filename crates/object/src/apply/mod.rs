@@ -93,7 +93,10 @@ impl From<ApplyError> for Status {
 /// One conflict on one line; several under the name of each manager.
 fn conflict_message(conflicts: &[Conflict]) -> String {
     if let [one] = conflicts {
-        return format!("Apply failed with 1 conflict: conflict with {}: {}", one.manager, one.field);
+        return format!(
+            "Apply failed with 1 conflict: conflict with {}: {}",
+            one.manager, one.field
+        );
     }
     let mut sorted: Vec<&Conflict> = conflicts.iter().collect();
     sorted.sort_by(|a, b| a.manager.cmp(&b.manager));
@@ -175,7 +178,11 @@ pub fn apply(
     let nothing = Value::Object(Map::new());
     let before = live.unwrap_or(&nothing);
     if live.is_some() && managers.is_empty() {
-        let first = Writer { name: BEFORE_FIRST_APPLY, subresource: "", ..*writer };
+        let first = Writer {
+            name: BEFORE_FIRST_APPLY,
+            subresource: "",
+            ..*writer
+        };
         track(schema, None, before, managers, &first);
     }
     let fields = writer.may_own(walk::all_fields(schema, config));
@@ -193,7 +200,10 @@ pub fn apply(
             return Err(ApplyError::Conflicts(conflicts));
         }
     }
-    managers.iter_mut().filter(|m| !m.is(writer, true)).for_each(|m| take_away(m, &changed, &removed));
+    managers
+        .iter_mut()
+        .filter(|m| !m.is(writer, true))
+        .for_each(|m| take_away(m, &changed, &removed));
     let moved = !changed.is_empty() || !removed.is_empty();
     match managers.find_mut(writer, true) {
         Some(m) if !moved && m.api_version == writer.api_version && *m.fields() == fields => {}
@@ -209,7 +219,10 @@ fn conflicts(managers: &Managers, changed: &FieldSet, writer: &Writer<'_>) -> Ve
     for m in managers.iter().filter(|m| !m.is(writer, true)) {
         let contested = m.fields().intersection(changed);
         let manager = m.words();
-        out.extend(contested.paths().into_iter().map(|field| Conflict { manager: manager.clone(), field }));
+        out.extend(contested.paths().into_iter().map(|field| Conflict {
+            manager: manager.clone(),
+            field,
+        }));
     }
     out
 }
@@ -266,8 +279,9 @@ fn check_items(schema: &Schema, value: &Value, path: &mut String) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::samples::{any_thing, any_value, schema};
+    use proptest::prelude::*;
     use serde_json::json;
-    use crate::shape::samples::schema;
 
     fn writer(name: &str) -> Writer<'_> {
         Writer {
@@ -299,7 +313,13 @@ mod tests {
     #[test]
     fn conflicts_are_named_and_force_takes_over() {
         let mut m = Managers::default();
-        let live = applied(None, &json!({"spec": {"replicas": 1, "items": [{"name": "a"}]}}), &mut m, "one").unwrap();
+        let live = applied(
+            None,
+            &json!({"spec": {"replicas": 1, "items": [{"name": "a"}]}}),
+            &mut m,
+            "one",
+        )
+        .unwrap();
         let other = json!({"spec": {"replicas": 5}});
         let conflicts = applied(Some(&live), &other, &mut m, "two").unwrap_err();
         assert_eq!(
@@ -339,7 +359,10 @@ mod tests {
         let new = json!({"spec": {"replicas": 3}});
         track(&schema(), Some(&live), &new, &mut m, &writer("scaler"));
         assert_eq!(m.iter().count(), 1);
-        assert_eq!(m.iter().map(|m| (m.name.as_str(), m.apply)).collect::<Vec<_>>(), [("scaler", false)]);
+        assert_eq!(
+            m.iter().map(|m| (m.name.as_str(), m.apply)).collect::<Vec<_>>(),
+            [("scaler", false)]
+        );
         let before = m.clone();
         track(&schema(), Some(&new), &new, &mut m, &writer("other"));
         assert_eq!(m, before);
@@ -385,7 +408,10 @@ mod tests {
     #[test]
     fn the_wire_form_is_upstreams() {
         let mut m = Managers::default();
-        let status = Writer { subresource: "status", ..writer("s\"") };
+        let status = Writer {
+            subresource: "status",
+            ..writer("s\"")
+        };
         track(&schema(), None, &json!({"status": {"a": 1}}), &mut m, &status);
         applied(None, &json!({"spec": {"replicas": 1}}), &mut m, "me").unwrap();
         assert_eq!(
@@ -399,14 +425,22 @@ mod tests {
         );
         assert_eq!(Managers::decode(&m.encode().unwrap()), {
             let mut sorted = Managers::default();
-            m.iter().filter(|m| m.apply).chain(m.iter().filter(|m| !m.apply)).for_each(|x| sorted.push(x.clone()));
+            m.iter()
+                .filter(|m| m.apply)
+                .chain(m.iter().filter(|m| !m.apply))
+                .for_each(|x| sorted.push(x.clone()));
             sorted
         });
     }
 
     #[test]
     fn broken_managers_are_nobody() {
-        for bytes in ["", "{}", "[1]", r#"[{"manager":"x","operation":"Apply","fieldsType":"FieldsV2","fieldsV1":{}}]"#] {
+        for bytes in [
+            "",
+            "{}",
+            "[1]",
+            r#"[{"manager":"x","operation":"Apply","fieldsType":"FieldsV2","fieldsV1":{}}]"#,
+        ] {
             assert!(Managers::decode(bytes.as_bytes()).is_empty(), "{bytes}");
         }
         let odd = r#"[{"manager":"x","operation":"Apply","fieldsType":"FieldsV1","fieldsV1":[1]}]"#;
@@ -418,9 +452,21 @@ mod tests {
     #[test]
     fn managers_given_by_the_client() {
         let mut live = Managers::default();
-        track(&schema(), None, &json!({"spec": {"replicas": 1}}), &mut live, &writer("live"));
+        track(
+            &schema(),
+            None,
+            &json!({"spec": {"replicas": 1}}),
+            &mut live,
+            &writer("live"),
+        );
         let mut other = Managers::default();
-        track(&schema(), None, &json!({"spec": {"replicas": 1}}), &mut other, &writer("other"));
+        track(
+            &schema(),
+            None,
+            &json!({"spec": {"replicas": 1}}),
+            &mut other,
+            &writer("other"),
+        );
         let given = other.to_value().unwrap();
         let name = |m: Managers| m.iter().map(|m| m.name.clone()).collect::<Vec<_>>();
         assert_eq!(name(Managers::choose(live.clone(), None, "")), ["live"]);
@@ -441,7 +487,10 @@ mod tests {
             "Apply failed with 1 conflict: conflict with \"before-first-apply\" using v1: .spec.replicas"
         );
         let status = Status::from(err);
-        assert_eq!((status.code, status.causes[0].reason.as_str()), (409, "FieldManagerConflict"));
+        assert_eq!(
+            (status.code, status.causes[0].reason.as_str()),
+            (409, "FieldManagerConflict")
+        );
         assert_eq!(status.causes[0].field, ".spec.replicas");
     }
 
@@ -516,7 +565,10 @@ mod tests {
                 ".spec.items: element 0: associative list with keys has an element that omits key field \"name\" \
                  (and doesn't have default value)",
             ),
-            (json!({"metadata": {"managedFields": []}}), "metadata.managedFields must be nil"),
+            (
+                json!({"metadata": {"managedFields": []}}),
+                "metadata.managedFields must be nil",
+            ),
             (json!(1), "an applied configuration is an object"),
         ] {
             let err = applied(None, &config, &mut Managers::default(), "me").unwrap_err();
@@ -528,9 +580,15 @@ mod tests {
     fn nobody_owns_a_status_through_the_main_resource() {
         let mut m = Managers::default();
         let both = json!({"spec": {"replicas": 1}, "status": {"replicas": 1}});
-        let main = Writer { has_status: true, ..writer("me") };
+        let main = Writer {
+            has_status: true,
+            ..writer("me")
+        };
         track(&schema(), None, &both, &mut m, &main);
-        let status = Writer { subresource: "status", ..main };
+        let status = Writer {
+            subresource: "status",
+            ..main
+        };
         let newer = json!({"spec": {"replicas": 1}, "status": {"replicas": 2}});
         track(&schema(), Some(&both), &newer, &mut m, &status);
         assert_eq!(
@@ -549,5 +607,79 @@ mod tests {
         track(&schema(), None, &live, &mut m, &writer("old"));
         let live = applied(Some(&live), &json!({"spec": {"replicas": null}}), &mut m, "me").unwrap();
         assert_eq!(live, json!({"spec": {}}));
+    }
+
+    proptest! {
+        #[test]
+        fn applying_the_same_again_changes_nothing(live in any_thing(), first in any_thing(), config in any_thing()) {
+            let mut m = Managers::default();
+            track(&schema(), None, &live, &mut m, &writer("creator"));
+            let apply = |live: &Value, config: &Value, m: &mut Managers| {
+                apply(&schema(), Some(live), config, m, &writer("me"), true).unwrap()
+            };
+            let live = apply(&live, &first, &mut m);
+            let once = apply(&live, &config, &mut m);
+            let managers = m.clone();
+            let twice = apply(&once, &config, &mut m);
+            prop_assert_eq!(&twice, &once);
+            prop_assert_eq!(&m, &managers);
+            // What is applied is there, and what is owned is there too.
+            let mut again = once.clone();
+            merge::merge(&schema(), &mut again, &config);
+            prop_assert_eq!(&again, &once);
+            let all = walk::compare(&schema(), &json!({}), &once).changed;
+            for manager in m.iter() {
+                let leaves = walk::all_fields(&schema(), &once).union(all.clone());
+                prop_assert!(manager.fields().difference(&leaves).is_empty(), "{:?}", manager.fields().paths());
+            }
+        }
+
+        #[test]
+        fn one_applier_alone_gets_what_it_says(first in any_thing(), second in any_thing()) {
+            let mut m = Managers::default();
+            let one = applied(None, &first, &mut m, "me").unwrap();
+            prop_assert_eq!(&one, &first);
+            let two = applied(Some(&one), &second, &mut m, "me").unwrap();
+            let (mut got, mut want) = (two, second);
+            drop_hollow(&mut got);
+            drop_hollow(&mut want);
+            prop_assert_eq!(got, want);
+        }
+
+        #[test]
+        fn every_field_of_an_updated_object_has_an_owner(a in any_thing(), b in any_thing(), c in any_thing()) {
+            let mut m = Managers::default();
+            track(&schema(), None, &a, &mut m, &writer("a"));
+            track(&schema(), Some(&a), &b, &mut m, &writer("b"));
+            track(&schema(), Some(&b), &c, &mut m, &writer("c"));
+            let owned = m.iter().fold(FieldSet::new(), |all, m| all.union(m.fields().into_owned()));
+            let all = walk::all_fields(&schema(), &c);
+            prop_assert!(all.difference(&owned).is_empty(), "{:?}", all.difference(&owned).paths());
+        }
+
+        #[test]
+        fn junk_never_panics(a in any_value(), b in any_value(), c in any_value(), managers in any_value()) {
+            let mut m = Managers::from_value(&json!([{"manager": "x", "operation": "Apply", "fieldsType": "FieldsV1",
+                "fieldsV1": managers}]));
+            track(&schema(), Some(&a), &b, &mut m, &writer("x"));
+            let _ = apply(&schema(), Some(&b), &c, &mut m, &writer("x"), false);
+            let _ = apply(&schema(), Some(&b), &c, &mut m, &writer("y"), true);
+            let _ = Managers::choose(m.clone(), Some(&managers), "");
+            let _ = Managers::decode(managers.to_string().as_bytes());
+            prop_assert_eq!(Managers::from_value(&m.to_value().unwrap_or_default()).same_but_times(&m), true);
+        }
+    }
+
+    /// Empty lists and objects have no owner, so they come and go with their neighbours.
+    fn drop_hollow(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                map.values_mut().for_each(drop_hollow);
+                map.retain(|_, v| !(v.is_null() || v.as_object().is_some_and(Map::is_empty)));
+                map.retain(|_, v| !v.as_array().is_some_and(Vec::is_empty));
+            }
+            Value::Array(list) => list.iter_mut().for_each(drop_hollow),
+            _ => {}
+        }
     }
 }

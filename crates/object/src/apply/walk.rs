@@ -71,7 +71,12 @@ fn collect(schema: &Schema, value: &Value, set: &mut FieldSet) {
             for (name, v) in map {
                 let mut child = FieldSet::new();
                 collect(field_schema(schema, name), v, &mut child);
-                let hollow = v.is_null() || v.as_object().is_some_and(serde_json::Map::is_empty);
+                // Upstream forgets an empty list, and so drops it at the first apply after a full one.
+                let hollow = match v {
+                    Value::Object(map) => map.is_empty(),
+                    Value::Array(list) => list.is_empty(),
+                    other => other.is_null(),
+                };
                 child.member |= hollow || !is_named(schema, name);
                 set.add(Step::field(name), child);
             }
@@ -113,11 +118,25 @@ fn differ(schema: &Schema, old: &Value, new: &Value, out: &mut Difference) {
             for (name, was) in old {
                 let node = field_schema(schema, name);
                 let is = new.get(name);
-                descend(Step::field(name), node, Some(was), is, is_implicit(schema, name, node), out);
+                descend(
+                    Step::field(name),
+                    node,
+                    Some(was),
+                    is,
+                    is_implicit(schema, name, node),
+                    out,
+                );
             }
             for (name, is) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
                 let node = field_schema(schema, name);
-                descend(Step::field(name), node, None, Some(is), is_implicit(schema, name, node), out);
+                descend(
+                    Step::field(name),
+                    node,
+                    None,
+                    Some(is),
+                    is_implicit(schema, name, node),
+                    out,
+                );
             }
         }
         (Kind::Items(items, list, old), Kind::Items(_, _, new)) => differ_items(items, list, old, new, out),
@@ -132,7 +151,14 @@ fn differ(schema: &Schema, old: &Value, new: &Value, out: &mut Difference) {
 }
 
 /// Compares what a step leads to; `None` is absent.
-fn descend(step: Step, schema: &Schema, old: Option<&Value>, new: Option<&Value>, implicit: bool, out: &mut Difference) {
+fn descend(
+    step: Step,
+    schema: &Schema,
+    old: Option<&Value>,
+    new: Option<&Value>,
+    implicit: bool,
+    out: &mut Difference,
+) {
     let mut below = Difference::default();
     match (old, new) {
         (Some(old), Some(new)) => differ(schema, old, new, &mut below),
@@ -161,11 +187,16 @@ fn differ_items(items: &Schema, list: &ListType, old: &[Value], new: &[Value], o
                 out.changed.add(group.0.clone(), set);
             }
             (_, Some(_)) => {}
-            (was, None) => was.iter().for_each(|v| descend(group.0.clone(), items, Some(v), None, false, out)),
+            (was, None) => was
+                .iter()
+                .for_each(|v| descend(group.0.clone(), items, Some(v), None, false, out)),
         }
     }
     for group in new.0.iter().filter(|g| old.get(&g.0).is_none()) {
-        group.1.iter().for_each(|v| descend(group.0.clone(), items, None, Some(v), false, out));
+        group
+            .1
+            .iter()
+            .for_each(|v| descend(group.0.clone(), items, None, Some(v), false, out));
     }
 }
 
@@ -174,8 +205,11 @@ struct Items<'v>(Vec<(Step, Vec<&'v Value>)>);
 
 impl<'v> Items<'v> {
     fn of(items: &Schema, list: &ListType, values: &'v [Value]) -> Self {
-        let mut all: Vec<(Step, &Value)> =
-            values.iter().enumerate().map(|(i, v)| (item_step(items, list, v, i), v)).collect();
+        let mut all: Vec<(Step, &Value)> = values
+            .iter()
+            .enumerate()
+            .map(|(i, v)| (item_step(items, list, v, i), v))
+            .collect();
         all.sort_by(|a, b| a.0.cmp(&b.0));
         let mut groups: Vec<(Step, Vec<&Value>)> = Vec::with_capacity(all.len());
         for (step, v) in all {

@@ -90,14 +90,21 @@ impl Definitions {
             out.insert("description".into(), said.as_str().into());
         }
         if !schema.gvks.is_empty() {
-            let gvks = schema.gvks.iter().map(|g| json!({"group": g.group, "version": g.version, "kind": g.kind}));
+            let gvks = schema
+                .gvks
+                .iter()
+                .map(|g| json!({"group": g.group, "version": g.version, "kind": g.kind}));
             out.insert("x-kubernetes-group-version-kind".into(), gvks.collect());
         }
         self.shape(schema, &mut out);
         if !schema.format.is_empty() {
             out.insert("format".into(), schema.format.as_str().into());
         }
-        if let Some(default) = schema.default.as_ref().filter(|_| self.v3 || schema.definition.is_empty()) {
+        if let Some(default) = schema
+            .default
+            .as_ref()
+            .filter(|_| self.v3 || schema.definition.is_empty())
+        {
             out.insert("default".into(), default.clone());
         }
         if let Some(rules) = &schema.rules {
@@ -138,8 +145,14 @@ impl Definitions {
             ("uniqueItems", rules.unique_items),
         ];
         let mut set = |k: &str, v: Value| _ = out.insert(k.to_owned(), v);
-        numbers.iter().filter_map(|(k, v)| Some((k, (*v)?))).for_each(|(k, v)| set(k, whole(v)));
-        counts.iter().filter_map(|(k, v)| Some((k, (*v)?))).for_each(|(k, v)| set(k, v.into()));
+        numbers
+            .iter()
+            .filter_map(|(k, v)| Some((k, (*v)?)))
+            .for_each(|(k, v)| set(k, whole(v)));
+        counts
+            .iter()
+            .filter_map(|(k, v)| Some((k, (*v)?)))
+            .for_each(|(k, v)| set(k, v.into()));
         flags.iter().filter(|(_, v)| *v).for_each(|(k, _)| set(k, true.into()));
         if let Some(pattern) = &rules.pattern {
             set("pattern", pattern.source.as_str().into());
@@ -149,7 +162,11 @@ impl Definitions {
         }
         // Upstream leaves these out of v2, where clients misread them.
         if self.v3 {
-            let lists = [("allOf", &rules.all_of), ("anyOf", &rules.any_of), ("oneOf", &rules.one_of)];
+            let lists = [
+                ("allOf", &rules.all_of),
+                ("anyOf", &rules.any_of),
+                ("oneOf", &rules.one_of),
+            ];
             for (name, branches) in lists.iter().filter(|(_, b)| !b.is_empty()) {
                 set(name, branches.iter().map(|b| self.inline(b)).collect());
             }

@@ -10,7 +10,11 @@ use crate::schema::{ListType, PatchStrategy, Schema, Shape};
 /// `metadata` can only narrow its name, so the full schema replaces it.
 pub(super) fn add_to(schema: &mut Schema) {
     if matches!(schema.shape, Shape::Any) || !matches!(schema.shape, Shape::Object { .. } | Shape::Map { .. }) {
-        schema.shape = Shape::Object { fields: BTreeMap::new(), required: Vec::new(), atomic: false };
+        schema.shape = Shape::Object {
+            fields: BTreeMap::new(),
+            required: Vec::new(),
+            atomic: false,
+        };
     }
     if let Shape::Map { .. } = schema.shape {
         return;
@@ -34,21 +38,36 @@ fn leaf(shape: Shape) -> Arc<Schema> {
 }
 
 fn formatted(shape: Shape, format: &str) -> Arc<Schema> {
-    Arc::new(Schema { format: format.into(), ..Schema::of(shape) })
+    Arc::new(Schema {
+        format: format.into(),
+        ..Schema::of(shape)
+    })
 }
 
 fn object(fields: Vec<(&str, Arc<Schema>)>, required: &[&str], atomic: bool, definition: &str) -> Schema {
     let fields = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
     let required = required.iter().map(|r| (*r).to_owned()).collect();
     let definition = format!("io.k8s.apimachinery.pkg.apis.meta.v1.{definition}");
-    Schema { definition, ..Schema::of(Shape::Object { fields, required, atomic }) }
+    Schema {
+        definition,
+        ..Schema::of(Shape::Object {
+            fields,
+            required,
+            atomic,
+        })
+    }
 }
 
 fn build() -> Arc<Schema> {
     let string = || leaf(Shape::String);
     let time = || formatted(Shape::String, "date-time");
     let int64 = || formatted(Shape::Integer, "int64");
-    let strings = || leaf(Shape::Map { values: leaf(Shape::String), atomic: false });
+    let strings = || {
+        leaf(Shape::Map {
+            values: leaf(Shape::String),
+            atomic: false,
+        })
+    };
     let owner = object(
         vec![
             ("apiVersion", string()),
@@ -72,7 +91,11 @@ fn build() -> Arc<Schema> {
         list: ListType::Map(vec!["uid".into()]),
         patch: merged(Some("uid")),
     };
-    let finalizers = Shape::List { items: string(), list: ListType::Set, patch: merged(None) };
+    let finalizers = Shape::List {
+        items: string(),
+        list: ListType::Set,
+        patch: merged(None),
+    };
     let managed = object(
         vec![
             ("manager", string()),

@@ -24,7 +24,11 @@ pub struct SchemaError {
 
 /// A structural schema from `openAPIV3Schema`, as written.
 pub fn from_openapi_v3(value: &Value) -> Result<Schema, SchemaError> {
-    Reader { path: String::new(), asserting: false }.schema(value)
+    Reader {
+        path: String::new(),
+        asserting: false,
+    }
+    .schema(value)
 }
 
 /// The schema of a custom resource's root: [`from_openapi_v3`] with apiVersion, kind and
@@ -45,8 +49,15 @@ type Result<T, E = SchemaError> = std::result::Result<T, E>;
 
 impl Reader {
     fn error<T>(&self, field: &str, problem: impl Into<String>) -> Result<T> {
-        let dot = if self.path.is_empty() || field.is_empty() { "" } else { "." };
-        Err(SchemaError { path: format!("{}{dot}{field}", self.path), problem: problem.into() })
+        let dot = if self.path.is_empty() || field.is_empty() {
+            ""
+        } else {
+            "."
+        };
+        Err(SchemaError {
+            path: format!("{}{dot}{field}", self.path),
+            problem: problem.into(),
+        })
     }
 
     fn below(&mut self, step: &str, value: &Value) -> Result<Schema> {
@@ -104,7 +115,9 @@ impl Reader {
             "boolean" => Ok(Shape::Boolean),
             "object" => self.object(map),
             "array" => self.list(map),
-            "" if self.asserting && (map.contains_key("properties") || map.contains_key("required")) => self.object(map),
+            "" if self.asserting && (map.contains_key("properties") || map.contains_key("required")) => {
+                self.object(map)
+            }
             "" if self.asserting && map.contains_key("items") => self.list(map),
             "" if self.asserting || flag("x-kubernetes-preserve-unknown-fields") => Ok(Shape::Any),
             "" => self.error("type", "Required value: must not be empty for specified object fields"),
@@ -114,14 +127,23 @@ impl Reader {
 
     fn object(&mut self, map: &Map<String, Value>) -> Result<Shape> {
         let atomic = map.get("x-kubernetes-map-type").and_then(Value::as_str) == Some("atomic");
-        let fields = map.get("properties").and_then(Value::as_object).filter(|p| !p.is_empty());
+        let fields = map
+            .get("properties")
+            .and_then(Value::as_object)
+            .filter(|p| !p.is_empty());
         match map.get("additionalProperties") {
             Some(Value::Bool(false)) | None => {}
             Some(_) if fields.is_some() => {
-                return self.error("additionalProperties", "Forbidden: must not be used together with properties");
+                return self.error(
+                    "additionalProperties",
+                    "Forbidden: must not be used together with properties",
+                );
             }
             Some(Value::Bool(true)) => {
-                return Ok(Shape::Map { values: Arc::new(crate::schema::ANY.clone()), atomic });
+                return Ok(Shape::Map {
+                    values: Arc::new(crate::schema::ANY.clone()),
+                    atomic,
+                });
             }
             Some(values) => {
                 let values = Arc::new(self.below("additionalProperties", values)?);
@@ -130,9 +152,16 @@ impl Reader {
         }
         let mut out = BTreeMap::new();
         for (name, value) in fields.into_iter().flatten() {
-            out.insert(name.clone(), Arc::new(self.below(&format!("properties[{name}]"), value)?));
+            out.insert(
+                name.clone(),
+                Arc::new(self.below(&format!("properties[{name}]"), value)?),
+            );
         }
-        Ok(Shape::Object { fields: out, required: strings(map.get("required")), atomic })
+        Ok(Shape::Object {
+            fields: out,
+            required: strings(map.get("required")),
+            atomic,
+        })
     }
 
     fn list(&mut self, map: &Map<String, Value>) -> Result<Shape> {
@@ -147,15 +176,25 @@ impl Reader {
             Some("map") => {
                 let keys = strings(map.get("x-kubernetes-list-map-keys"));
                 if keys.is_empty() {
-                    return self.error("x-kubernetes-list-map-keys", "Required value: must not be empty if x-kubernetes-list-type is map");
+                    return self.error(
+                        "x-kubernetes-list-map-keys",
+                        "Required value: must not be empty if x-kubernetes-list-type is map",
+                    );
                 }
                 ListType::Map(keys)
             }
             Some(other) => {
-                return self.error("x-kubernetes-list-type", format!("Unsupported value: {}", meta::field::quoted(other)));
+                return self.error(
+                    "x-kubernetes-list-type",
+                    format!("Unsupported value: {}", meta::field::quoted(other)),
+                );
             }
         };
-        Ok(Shape::List { items: Arc::new(items), list, patch: PatchStrategy::default() })
+        Ok(Shape::List {
+            items: Arc::new(items),
+            list,
+            patch: PatchStrategy::default(),
+        })
     }
 
     fn rules(&mut self, map: &Map<String, Value>) -> Result<Option<Box<Rules>>> {
@@ -180,7 +219,11 @@ impl Reader {
             any_of: self.branches(map, "anyOf")?,
             one_of: self.branches(map, "oneOf")?,
             not: map.get("not").map(|v| self.assertion("not", v)).transpose()?,
-            validations: map.get("x-kubernetes-validations").and_then(Value::as_array).cloned().unwrap_or_default(),
+            validations: map
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array)
+                .cloned()
+                .unwrap_or_default(),
         };
         Ok((!rules.is_empty()).then(|| Box::new(rules)))
     }
@@ -190,17 +233,26 @@ impl Reader {
             return Ok(None);
         };
         match regex::RegexBuilder::new(source).size_limit(MAX_PATTERN_BYTES).build() {
-            Ok(regex) => Ok(Some(Pattern { source: source.to_owned(), regex })),
+            Ok(regex) => Ok(Some(Pattern {
+                source: source.to_owned(),
+                regex,
+            })),
             Err(e) => self.error(
                 "pattern",
-                format!("Invalid value: {}: must be a valid regular expression, but isn't: {e}", meta::field::quoted(source)),
+                format!(
+                    "Invalid value: {}: must be a valid regular expression, but isn't: {e}",
+                    meta::field::quoted(source)
+                ),
             ),
         }
     }
 
     fn branches(&mut self, map: &Map<String, Value>, name: &str) -> Result<Vec<Schema>> {
         let list = map.get(name).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        list.iter().enumerate().map(|(i, v)| self.assertion(&format!("{name}[{i}]"), v)).collect()
+        list.iter()
+            .enumerate()
+            .map(|(i, v)| self.assertion(&format!("{name}[{i}]"), v))
+            .collect()
     }
 
     fn assertion(&mut self, step: &str, value: &Value) -> Result<Schema> {
@@ -225,7 +277,10 @@ mod tests {
     #[test]
     fn what_is_not_structural_is_refused_by_path() {
         for (schema, message) in [
-            (json!({"properties": {}}), "type: Required value: must not be empty for specified object fields"),
+            (
+                json!({"properties": {}}),
+                "type: Required value: must not be empty for specified object fields",
+            ),
             (
                 json!({"type": "object", "properties": {"a": {"type": "array"}}}),
                 "properties[a].items: Required value: must be specified",

@@ -25,7 +25,11 @@ pub fn json(value: &mut Value, patch: &Value) -> Result<(), PatchError> {
             operations.len()
         )));
     }
-    let parsed = operations.iter().map(Operation::parse).collect::<Result<Vec<_>, _>>().map_err(malformed)?;
+    let parsed = operations
+        .iter()
+        .map(Operation::parse)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(malformed)?;
     let (mut work, mut copied) = (value.clone(), 0);
     parsed.iter().try_for_each(|op| op.apply(&mut work, &mut copied))?;
     *value = work;
@@ -55,8 +59,14 @@ impl<'p> Operation<'p> {
             "add" => Operation::Add(path()?, given()?),
             "remove" => Operation::Remove(path()?),
             "replace" => Operation::Replace(path()?, given()?),
-            "move" => Operation::Move { from: from()?, path: path()? },
-            "copy" => Operation::Copy { from: from()?, path: path()? },
+            "move" => Operation::Move {
+                from: from()?,
+                path: path()?,
+            },
+            "copy" => Operation::Copy {
+                from: from()?,
+                path: path()?,
+            },
             // Upstream takes a missing value for null here.
             "test" => Operation::Test(path()?, value().unwrap_or(&Value::Null)),
             other => return Err(format!("unexpected operation kind {}", meta::field::quoted(other))),
@@ -94,7 +104,10 @@ impl<'p> Operation<'p> {
             Operation::Test(path, value) => match (path.find(doc), value) {
                 (Some(found), value) if found == *value => Ok(()),
                 (None, Value::Null) => Ok(()),
-                _ => Err(PatchError::DoesNotFit(format!("testing value {} failed: test failed", path.text))),
+                _ => Err(PatchError::DoesNotFit(format!(
+                    "testing value {} failed: test failed",
+                    path.text
+                ))),
             },
         }
     }
@@ -108,17 +121,29 @@ struct Pointer<'p> {
 
 impl<'p> Pointer<'p> {
     fn parse(op: &'p Map<String, Value>, field: &str) -> Result<Self, String> {
-        let text = op.get(field).and_then(Value::as_str).ok_or_else(|| format!("an operation lacks its {field}"))?;
+        let text = op
+            .get(field)
+            .and_then(Value::as_str)
+            .ok_or_else(|| format!("an operation lacks its {field}"))?;
         if !text.is_empty() && !text.starts_with('/') {
-            return Err(format!("{field} {} does not start with \"/\"", meta::field::quoted(text)));
+            return Err(format!(
+                "{field} {} does not start with \"/\"",
+                meta::field::quoted(text)
+            ));
         }
-        let parts = text.split('/').skip(1).map(|p| p.replace("~1", "/").replace("~0", "~")).collect();
+        let parts = text
+            .split('/')
+            .skip(1)
+            .map(|p| p.replace("~1", "/").replace("~0", "~"))
+            .collect();
         Ok(Pointer { text, parts })
     }
 
     fn missing(&self, op: &str, what: &str) -> PatchError {
         let text = self.text;
-        PatchError::DoesNotFit(format!("{op} operation does not apply: doc is missing {what}: {text}: missing value"))
+        PatchError::DoesNotFit(format!(
+            "{op} operation does not apply: doc is missing {what}: {text}: missing value"
+        ))
     }
 
     fn find<'v>(&self, doc: &'v Value) -> Option<&'v Value> {
@@ -179,7 +204,9 @@ impl<'p> Pointer<'p> {
         if fits(value, MAX_DEPTH.saturating_sub(self.parts.len())) {
             return Ok(());
         }
-        Err(PatchError::DoesNotFit(format!("{op} operation does not apply: exceeded max depth of {MAX_DEPTH}")))
+        Err(PatchError::DoesNotFit(format!(
+            "{op} operation does not apply: exceeded max depth of {MAX_DEPTH}"
+        )))
     }
 }
 

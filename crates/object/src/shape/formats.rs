@@ -44,7 +44,9 @@ pub(crate) fn bad_base64(s: &str) -> Option<usize> {
 }
 
 fn is_cidr(s: &str) -> bool {
-    let Some((address, bits)) = s.split_once('/') else { return false };
+    let Some((address, bits)) = s.split_once('/') else {
+        return false;
+    };
     let most = match address.parse::<IpAddr>() {
         Ok(IpAddr::V4(_)) => 32,
         Ok(IpAddr::V6(_)) => 128,
@@ -54,7 +56,9 @@ fn is_cidr(s: &str) -> bool {
 }
 
 fn is_email(s: &str) -> bool {
-    let Some((local, domain)) = s.rsplit_once('@') else { return false };
+    let Some((local, domain)) = s.rsplit_once('@') else {
+        return false;
+    };
     !local.is_empty() && !domain.is_empty() && !s.contains(char::is_whitespace) && !local.contains('@')
 }
 
@@ -62,7 +66,9 @@ fn is_uri(s: &str) -> bool {
     if s.starts_with('/') {
         return !s.contains(char::is_whitespace);
     }
-    let Some((scheme, rest)) = s.split_once(':') else { return false };
+    let Some((scheme, rest)) = s.split_once(':') else {
+        return false;
+    };
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'+' | b'-' | b'.');
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(plain)
@@ -74,12 +80,17 @@ fn is_mac(s: &str) -> bool {
     let separator = if s.contains(':') { ':' } else { '-' };
     let parts: Vec<&str> = s.split(separator).collect();
     matches!(parts.len(), 6 | 8 | 20)
-        && parts.iter().all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+        && parts
+            .iter()
+            .all(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn is_uuid(s: &str, version: Option<u8>) -> bool {
     let hex: Vec<u8> = s.bytes().filter(|b| *b != b'-').collect();
-    let dashes_right = matches!(s.len(), 32) || s.bytes().enumerate().all(|(i, b)| (b == b'-') == [8, 13, 18, 23].contains(&i));
+    let dashes_right = matches!(s.len(), 32)
+        || s.bytes()
+            .enumerate()
+            .all(|(i, b)| (b == b'-') == [8, 13, 18, 23].contains(&i));
     hex.len() == 32
         && hex.iter().all(u8::is_ascii_hexdigit)
         && dashes_right
@@ -130,7 +141,11 @@ mod tests {
             ("uri", "https://example.org/x", "no uri"),
             ("mac", "52:54:00:12:34:56", "52:54:00"),
             ("uuid", "123e4567-e89b-12d3-a456-426614174000", "123e4567"),
-            ("uuid4", "123e4567-e89b-42d3-a456-426614174000", "123e4567-e89b-12d3-a456-426614174000"),
+            (
+                "uuid4",
+                "123e4567-e89b-42d3-a456-426614174000",
+                "123e4567-e89b-12d3-a456-426614174000",
+            ),
             ("duration", "1h30m0.5s", "1 hour"),
             ("hexcolor", "#ff00aa", "#ggg"),
         ] {

@@ -33,10 +33,25 @@ pub(crate) mod samples {
             "[a-z$/~]{0,4}".prop_map(Value::from),
         ];
         let name = prop_oneof![
-            Just("spec"), Just("metadata"), Just("labels"), Just("items"), Just("name"), Just("replicas"),
-            Just("args"), Just("finalizers"), Just("status"), Just("type"), Just("properties"), Just("default"),
-            Just("x-kubernetes-embedded-resource"), Just("$patch"), Just("$retainKeys"), Just("managedFields"),
-            Just("$setElementOrder/items"), Just("$deleteFromPrimitiveList/finalizers"), Just(""),
+            Just("spec"),
+            Just("metadata"),
+            Just("labels"),
+            Just("items"),
+            Just("name"),
+            Just("replicas"),
+            Just("args"),
+            Just("finalizers"),
+            Just("status"),
+            Just("type"),
+            Just("properties"),
+            Just("default"),
+            Just("x-kubernetes-embedded-resource"),
+            Just("$patch"),
+            Just("$retainKeys"),
+            Just("managedFields"),
+            Just("$setElementOrder/items"),
+            Just("$deleteFromPrimitiveList/finalizers"),
+            Just(""),
         ];
         leaf.prop_recursive(5, 40, 5, move |inner| {
             prop_oneof![
@@ -49,15 +64,18 @@ pub(crate) mod samples {
 
     /// Values that more or less fit the sample schema.
     pub(crate) fn any_thing() -> impl Strategy<Value = Value> {
-        let item = ("[a-d]", proptest::option::of("[xyz]"), proptest::collection::vec("[ab]", 0..3)).prop_map(
-            |(name, image, args)| {
+        let item = (
+            "[a-d]",
+            proptest::option::of("[xyz]"),
+            proptest::collection::vec("[ab]", 0..3),
+        )
+            .prop_map(|(name, image, args)| {
                 let mut v = json!({"name": name, "args": args});
                 if let Some(image) = image {
                     v["image"] = image.into();
                 }
                 v
-            },
-        );
+            });
         let items = proptest::collection::btree_map("[a-d]", item, 0..4).prop_map(|m| {
             let items = m.into_iter().map(|(name, mut v)| {
                 v["name"] = name.into();
@@ -67,7 +85,11 @@ pub(crate) mod samples {
         });
         let labels = proptest::collection::btree_map("[a-c]", "[a-c]", 0..3);
         let finalizers = proptest::collection::btree_set("[a-c]", 0..3);
-        let spec = (proptest::option::of(items), proptest::option::of(0..5i32), proptest::option::of(finalizers));
+        let spec = (
+            proptest::option::of(items),
+            proptest::option::of(0..5i32),
+            proptest::option::of(finalizers),
+        );
         (proptest::option::of(labels), proptest::option::of(spec)).prop_map(|(labels, spec)| {
             let mut v = json!({});
             if let Some(labels) = labels {
@@ -192,6 +214,7 @@ pub(crate) mod samples {
 mod tests {
     use super::samples::schema;
     use super::*;
+    use proptest::prelude::*;
     use serde_json::json;
 
     #[test]
@@ -217,5 +240,56 @@ mod tests {
     fn required_and_types() {
         let errors = validate(&schema(), &json!({"spec": {"items": [{}]}}));
         assert_eq!(errors.to_string(), "spec.items[0].name: Required value");
+    }
+
+    #[test]
+    fn nulls_go_where_they_mean_nothing() {
+        let mut value = json!({"spec": {"replicas": null}, "metadata": {"labels": {"a": null, "b": "c"}}});
+        prune(&schema(), &mut value);
+        assert_eq!(value, json!({"spec": {}, "metadata": {"labels": {"a": "", "b": "c"}}}));
+        let nullable =
+            json!({"type": "object", "properties": {"x": {"type": "string", "nullable": true, "default": "d"}}});
+        let nullable = crate::openapi::from_openapi_v3(&nullable).unwrap();
+        let mut value = json!({"x": null});
+        prune(&nullable, &mut value);
+        apply_defaults(&nullable, &mut value);
+        assert_eq!(value, json!({"x": null}));
+    }
+
+    #[test]
+    fn preserved_fields_stay_and_known_ones_within_are_pruned() {
+        let open = crate::openapi::from_openapi_v3(&json!({
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"known": {"type": "object", "properties": {"a": {"type": "string"}}}},
+        }))
+        .unwrap();
+        let mut value = json!({"known": {"a": "1", "b": 2}, "other": {"c": null}});
+        assert_eq!(unknown_fields(&open, &value), ["known.b"]);
+        assert_eq!(prune(&open, &mut value), ["known.b"]);
+        assert_eq!(value, json!({"known": {"a": "1"}, "other": {"c": null}}));
+    }
+
+    proptest! {
+        #[test]
+        fn defaults_twice_are_defaults_once(v in samples::any_value()) {
+            let mut once = v;
+            apply_defaults(&schema(), &mut once);
+            let mut twice = once.clone();
+            apply_defaults(&schema(), &mut twice);
+            prop_assert_eq!(once, twice);
+        }
+
+        #[test]
+        fn pruning_leaves_nothing_unknown(v in samples::any_value()) {
+            let mut pruned = v.clone();
+            prop_assert_eq!(unknown_fields(&schema(), &v).len(), prune(&schema(), &mut pruned).len());
+            prop_assert!(unknown_fields(&schema(), &pruned).is_empty());
+        }
+
+        #[test]
+        fn judging_never_panics(v in samples::any_value()) {
+            let _ = validate(&schema(), &v).to_string();
+            let _ = type_error(&samples::named(), &v);
+        }
     }
 }

@@ -37,7 +37,9 @@ fn find(schema: &Schema, value: &Value, trail: &Trail<'_>, found: &mut Vec<Strin
             map.iter().for_each(|(k, v)| find(values, v, &trail.field(k), found));
         }
         (Shape::List { items, .. }, Value::Array(list)) if has_fields(items) => {
-            list.iter().enumerate().for_each(|(i, v)| find(items, v, &trail.index(i), found));
+            list.iter()
+                .enumerate()
+                .for_each(|(i, v)| find(items, v, &trail.index(i), found));
         }
         _ => {}
     }
@@ -75,5 +77,8 @@ fn drop_from(schema: &Schema, value: &mut Value, trail: &Trail<'_>, found: &mut 
 }
 
 fn has_fields(schema: &Schema) -> bool {
-    matches!(schema.shape, Shape::Object { .. } | Shape::Map { .. } | Shape::List { .. })
+    matches!(
+        schema.shape,
+        Shape::Object { .. } | Shape::Map { .. } | Shape::List { .. }
+    )
 }

@@ -10,7 +10,11 @@ use crate::schema::{Schema, Shape};
 /// The caller prefixes `<Kind> in version "<v>" cannot be handled as a <Kind>: ` and answers 400.
 pub fn type_error(schema: &Schema, value: &Value) -> Option<String> {
     let mut path = Vec::new();
-    Decoder { path: &mut path, owner: go_struct(schema) }.check(schema, value)
+    Decoder {
+        path: &mut path,
+        owner: go_struct(schema),
+    }
+    .check(schema, value)
 }
 
 struct Decoder<'p, 'v> {

@@ -66,7 +66,10 @@ fn check(schema: &Schema, value: &Value, trail: &Trail<'_>, errors: &mut ErrorLi
             map.iter().for_each(|(k, v)| check(values, v, &trail.field(k), errors));
         }
         (Shape::List { items, list, .. }, Value::Array(values)) => {
-            values.iter().enumerate().for_each(|(i, v)| check(items, v, &trail.index(i), errors));
+            values
+                .iter()
+                .enumerate()
+                .for_each(|(i, v)| check(items, v, &trail.index(i), errors));
             check_unique(items, list, values, trail, errors);
         }
         _ => {}
@@ -142,7 +145,9 @@ fn printed(value: &Value) -> String {
 /// Whole numbers fit their format.
 fn check_range(format: &str, n: &serde_json::Number, trail: &Trail<'_>, errors: &mut ErrorList) {
     let fits = match format {
-        "int32" => n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) || (n.is_f64() && n.as_f64().is_some_and(in_i32)),
+        "int32" => {
+            n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()) || (n.is_f64() && n.as_f64().is_some_and(in_i32))
+        }
         "int64" => !n.is_u64() || n.is_i64(),
         _ => true,
     };
@@ -165,7 +170,11 @@ fn check_unique(items: &Schema, list: &ListType, values: &[Value], trail: &Trail
             ListType::Set => v.clone(),
             ListType::Map(keys) => {
                 let of = |k: &str| v.get(k).or_else(|| items.field(k)?.default.as_ref()).cloned();
-                Value::Object(keys.iter().filter_map(|k| Some((k.clone(), of(k)?))).collect::<Map<_, _>>())
+                Value::Object(
+                    keys.iter()
+                        .filter_map(|k| Some((k.clone(), of(k)?)))
+                        .collect::<Map<_, _>>(),
+                )
             }
         };
         let text = identity.to_string();
@@ -190,7 +199,12 @@ fn check_rules(rules: &Rules, value: &Value, trail: &Trail<'_>, errors: &mut Err
 fn check_string(rules: &Rules, s: &str, trail: &Trail<'_>, errors: &mut ErrorList) {
     let length = || s.chars().count() as u64;
     if let Some(max) = rules.max_length.filter(|max| length() > *max) {
-        errors.add(ErrorKind::TooLong, &trail.path(), "", format!("may not be more than {max} characters"));
+        errors.add(
+            ErrorKind::TooLong,
+            &trail.path(),
+            "",
+            format!("may not be more than {max} characters"),
+        );
     }
     if let Some(min) = rules.min_length.filter(|min| length() < *min) {
         let said = body(trail, &format!("should be at least {min} chars long"));
@@ -229,7 +243,12 @@ fn check_number(rules: &Rules, n: &serde_json::Number, trail: &Trail<'_>, errors
 fn check_list(rules: &Rules, list: &[Value], trail: &Trail<'_>, errors: &mut ErrorList) {
     let n = list.len() as u64;
     if let Some(max) = rules.max_items.filter(|max| n > *max) {
-        errors.add(ErrorKind::TooMany, &trail.path(), n, format!("must have at most {max} items"));
+        errors.add(
+            ErrorKind::TooMany,
+            &trail.path(),
+            n,
+            format!("must have at most {max} items"),
+        );
     }
     if let Some(min) = rules.min_items.filter(|min| n < *min) {
         let said = body(trail, &format!("should have at least {min} items"));
@@ -246,7 +265,12 @@ fn check_list(rules: &Rules, list: &[Value], trail: &Trail<'_>, errors: &mut Err
 fn check_object(rules: &Rules, map: &Map<String, Value>, trail: &Trail<'_>, errors: &mut ErrorList) {
     let n = map.len() as u64;
     if let Some(max) = rules.max_properties.filter(|max| n > *max) {
-        errors.add(ErrorKind::TooMany, &trail.path(), n, format!("must have at most {max} properties"));
+        errors.add(
+            ErrorKind::TooMany,
+            &trail.path(),
+            n,
+            format!("must have at most {max} properties"),
+        );
     }
     if let Some(min) = rules.min_properties.filter(|min| n < *min) {
         let said = body(trail, &format!("should have at least {min} properties"));
@@ -266,7 +290,9 @@ fn check_branches(rules: &Rules, value: &Value, trail: &Trail<'_>, errors: &mut 
         match rules.one_of.iter().filter(|s| holds(s, value, trail)).count() {
             1 => {}
             0 => fail("must validate one and only one schema (oneOf). Found none valid"),
-            n => fail(&format!("must validate one and only one schema (oneOf). Found {n} valid alternatives")),
+            n => fail(&format!(
+                "must validate one and only one schema (oneOf). Found {n} valid alternatives"
+            )),
         }
     }
     for branch in &rules.all_of {
@@ -282,7 +308,11 @@ mod tests {
     fn errors(schema: &Value, value: Value) -> String {
         let schema = crate::openapi::from_openapi_v3(schema).unwrap();
         let list = validate(&schema, &value);
-        if list.is_empty() { String::new() } else { list.to_string() }
+        if list.is_empty() {
+            String::new()
+        } else {
+            list.to_string()
+        }
     }
 
     fn of(x: Value, value: Value) -> String {
@@ -328,21 +358,57 @@ mod tests {
     #[test]
     fn rules_read_as_upstream_words_them() {
         for (schema, value, message) in [
-            (json!({"type": "integer", "maximum": 10}), json!(11), "x: Invalid value: 11: x in body should be less than or equal to 10"),
+            (
+                json!({"type": "integer", "maximum": 10}),
+                json!(11),
+                "x: Invalid value: 11: x in body should be less than or equal to 10",
+            ),
             (
                 json!({"type": "integer", "maximum": 10, "exclusiveMaximum": true}),
                 json!(10),
                 "x: Invalid value: 10: x in body should be less than 10",
             ),
-            (json!({"type": "number", "minimum": 0.5}), json!(0.25), "x: Invalid value: 0.25: x in body should be greater than or equal to 0.5"),
-            (json!({"type": "integer", "multipleOf": 5}), json!(7), "x: Invalid value: 7: x in body should be a multiple of 5"),
-            (json!({"type": "string", "maxLength": 2}), json!("äöü"), "x: Too long: may not be more than 2 characters"),
+            (
+                json!({"type": "number", "minimum": 0.5}),
+                json!(0.25),
+                "x: Invalid value: 0.25: x in body should be greater than or equal to 0.5",
+            ),
+            (
+                json!({"type": "integer", "multipleOf": 5}),
+                json!(7),
+                "x: Invalid value: 7: x in body should be a multiple of 5",
+            ),
+            (
+                json!({"type": "string", "maxLength": 2}),
+                json!("äöü"),
+                "x: Too long: may not be more than 2 characters",
+            ),
             (json!({"type": "string", "maxLength": 3}), json!("äöü"), ""),
-            (json!({"type": "string", "minLength": 1}), json!(""), r#"x: Invalid value: "": x in body should be at least 1 chars long"#),
-            (json!({"type": "string", "pattern": "^a+$"}), json!("b"), r#"x: Invalid value: "b": x in body should match '^a+$'"#),
-            (json!({"type": "string", "enum": ["a", "b"]}), json!("c"), r#"x: Unsupported value: "c": supported values: "a", "b""#),
-            (json!({"type": "array", "maxItems": 1, "items": {"type": "integer"}}), json!([1, 2]), "x: Too many: 2: must have at most 1 items"),
-            (json!({"type": "array", "minItems": 1, "items": {"type": "integer"}}), json!([]), "x: Invalid value: 0: x in body should have at least 1 items"),
+            (
+                json!({"type": "string", "minLength": 1}),
+                json!(""),
+                r#"x: Invalid value: "": x in body should be at least 1 chars long"#,
+            ),
+            (
+                json!({"type": "string", "pattern": "^a+$"}),
+                json!("b"),
+                r#"x: Invalid value: "b": x in body should match '^a+$'"#,
+            ),
+            (
+                json!({"type": "string", "enum": ["a", "b"]}),
+                json!("c"),
+                r#"x: Unsupported value: "c": supported values: "a", "b""#,
+            ),
+            (
+                json!({"type": "array", "maxItems": 1, "items": {"type": "integer"}}),
+                json!([1, 2]),
+                "x: Too many: 2: must have at most 1 items",
+            ),
+            (
+                json!({"type": "array", "minItems": 1, "items": {"type": "integer"}}),
+                json!([]),
+                "x: Invalid value: 0: x in body should have at least 1 items",
+            ),
             (
                 json!({"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}),
                 json!(["a", "b", "a"]),
@@ -377,7 +443,10 @@ mod tests {
         assert_eq!(of(any.clone(), json!(7)), "");
         assert!(of(any, json!(3)).ends_with("must validate at least one schema (anyOf)"));
         let all = json!({"type": "object", "properties": {"a": {"type": "integer"}}, "allOf": [{"properties": {"a": {"maximum": 1}}}]});
-        assert_eq!(of(all, json!({"a": 2})), "x.a: Invalid value: 2: x.a in body should be less than or equal to 1");
+        assert_eq!(
+            of(all, json!({"a": 2})),
+            "x.a: Invalid value: 2: x.a in body should be less than or equal to 1"
+        );
     }
 
     #[test]
