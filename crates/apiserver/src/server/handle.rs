@@ -66,15 +66,19 @@ impl Frontend {
             return Err(not_allowed(&resource, verb));
         }
         match verb {
-            "get" => self.get(&admitted, target),
+            "get" => self.get(&admitted, target).await,
             "list" => self.list(&admitted, target).await,
             "watch" => self.watch(&admitted, target).await,
             _ => self.write(admitted, target, verb).await,
         }
     }
 
-    fn get(&self, admitted: &Admitted, target: Target<'_>) -> Result<Response<Body>, Status> {
+    async fn get(&self, admitted: &Admitted, target: Target<'_>) -> Result<Response<Body>, Status> {
         let accepted = accepted(admitted)?;
+        match parse_revision(admitted.query.get("resourceVersion"))? {
+            0 if admitted.query.get("resourceVersion").is_empty() => self.core.read_barrier().await?,
+            revision => self.core.wait_for(revision).await?,
+        }
         let object = self.core.current(target)?;
         Ok(self.object(200, accepted, target, &object))
     }

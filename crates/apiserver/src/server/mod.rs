@@ -151,8 +151,9 @@ impl Frontend {
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD)
+            // Never `pipeline_flush`: it lifts the limit on unsent output, and a client that does
+            // not read would fill the memory.
             .max_buf_size(HEAD_BYTES)
-            .pipeline_flush(true)
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(250)

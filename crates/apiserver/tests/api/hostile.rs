@@ -99,7 +99,9 @@ async fn a_reader_that_stops_reading_holds_up_nobody() {
         client.update(&gvr, "default", ("big", ""), body, &Default::default()).await.unwrap();
     }
     let metrics = String::from_utf8(f.get("/metrics").await.body.to_vec()).unwrap();
-    assert!(metrics.contains("apiserver_terminated_watchers_total{resource=\"configmaps\"} 1"), "not cut off");
+    let cut = metrics.contains("apiserver_terminated_watchers_total{resource=\"configmaps\"} 1");
+    let watchers: Vec<&str> = metrics.lines().filter(|l| l.contains("watchers")).collect();
+    assert!(cut, "not cut off: {watchers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
