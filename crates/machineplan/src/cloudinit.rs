@@ -44,7 +44,10 @@ pub fn seed_image(seed: &Seed) -> io::Result<Vec<u8>> {
 /// Files as a FAT disk image with a label of at most 11 characters.
 pub fn disk_image(label: &str, files: &[(&str, &[u8])]) -> io::Result<Vec<u8>> {
     // A file takes whole clusters, of 4 KiB at most at these sizes, and a directory entry.
-    let content: usize = files.iter().map(|(_, data)| data.len().next_multiple_of(4096) + 512).sum();
+    let content: usize = files
+        .iter()
+        .map(|(_, data)| data.len().next_multiple_of(4096) + 512)
+        .sum();
     // Room for the tables: two copies of 1.5 to 2 bytes a cluster, and some.
     let size = (content + content / 64 + (512 << 10)).next_multiple_of(512 << 10);
     let mut image = Cursor::new(vec![0u8; size]);

@@ -291,10 +291,7 @@ fn add_interface(
         )
     })?;
     let vhost = if at.vhost_net { ",vhost=on" } else { "" };
-    a.add(
-        "-netdev",
-        format!("tap,id=net{index}{vhost},fd={tap}"),
-    );
+    a.add("-netdev", format!("tap,id=net{index}{vhost},fd={tap}"));
     let mac = guest_network(spec, interface).mac;
     let driver = match interface.model {
         InterfaceModel::Virtio => format!("virtio-net-pci,host_mtu={}", at.mtu),

@@ -31,7 +31,9 @@ fn parse(mountinfo: &str) -> Hierarchy {
     let mut v1: Vec<(String, PathBuf)> = Vec::new();
     let mut v2 = None;
     for line in mountinfo.lines() {
-        let Some((left, right)) = line.split_once(" - ") else { continue };
+        let Some((left, right)) = line.split_once(" - ") else {
+            continue;
+        };
         let Some(point) = left.split(' ').nth(4) else { continue };
         let mut right = right.split(' ');
         match (right.next(), right.nth(1)) {
@@ -160,7 +162,10 @@ pub(crate) fn usage(leaves: &[PathBuf]) -> (u64, u64) {
 pub(crate) fn oom_killed(leaves: &[PathBuf]) -> bool {
     ["memory.oom_control", "memory.events"].iter().any(|file| {
         let mut texts = leaves.iter().filter_map(|l| fs::read_to_string(l.join(file)).ok());
-        texts.any(|t| t.lines().any(|l| l.strip_prefix("oom_kill ").is_some_and(|n| n.trim() != "0")))
+        texts.any(|t| {
+            t.lines()
+                .any(|l| l.strip_prefix("oom_kill ").is_some_and(|n| n.trim() != "0"))
+        })
     })
 }
 

@@ -55,7 +55,9 @@ impl Inner {
     pub(crate) fn container(&self, id: &str, sandbox: &SandboxFile) -> Result<Option<ContainerStatus>, RuntimeError> {
         let dir = self.container_dir(id)?;
         let read = |e| failed(format!("container {id}"))(e);
-        let Some(machine) = dir.machine().map_err(read)? else { return Ok(None) };
+        let Some(machine) = dir.machine().map_err(read)? else {
+            return Ok(None);
+        };
         let started = dir.started().map_err(read)?;
         let mut exit = dir.exit().map_err(read)?;
         if let (Some(start), None) = (&started, &exit)
@@ -291,7 +293,11 @@ impl Inner {
                 return Ok(false);
             }
             // The watch of the machine tells its end; without one only looking helps.
-            let nap = if self.live(id).is_some() { left } else { left.min(Duration::from_millis(50)) };
+            let nap = if self.live(id).is_some() {
+                left
+            } else {
+                left.min(Duration::from_millis(50))
+            };
             let _ = tokio::time::timeout(nap, events.recv()).await;
         }
     }

@@ -13,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use client::Client;
-use machineplan::{Backing, BackingFormat, Firmware, MachineSpec, VolumeSource, VolumeSpec, disk_image, seed, seed_image};
+use machineplan::{
+    Backing, BackingFormat, Firmware, MachineSpec, VolumeSource, VolumeSpec, disk_image, seed, seed_image,
+};
 use runtime::{ContainerConfig, RuntimeError};
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use serde_json::Value;
@@ -72,7 +74,9 @@ impl Preparation<'_> {
 
     /// Kernel and initial RAM disk, when the machine boots one directly.
     pub(crate) fn kernel(&self) -> Result<Option<(PathBuf, Option<PathBuf>)>, RuntimeError> {
-        let Some(boot) = &self.spec.kernel_boot else { return Ok(None) };
+        let Some(boot) = &self.spec.kernel_boot else {
+            return Ok(None);
+        };
         let name = "kernel-boot";
         let root = self.source(name)?;
         let find = |path: &str| {
@@ -114,7 +118,9 @@ impl Preparation<'_> {
             VolumeSource::EmptyDisk { capacity } => {
                 let file = own("qcow2");
                 let arguments = ["-f", "qcow2", &path_text(&file), &capacity.to_string()].map(str::to_owned);
-                self.qemu_img("create", &arguments).await.map_err(|why| self.failed(name, &why))?;
+                self.qemu_img("create", &arguments)
+                    .await
+                    .map_err(|why| self.failed(name, &why))?;
                 Ok(backing(file, BackingFormat::Qcow2, false))
             }
             VolumeSource::CloudInitNoCloud { source } => {
@@ -152,9 +158,9 @@ impl Preparation<'_> {
         };
         let files = objects::files(self.client, &self.spec.namespace, "secret", secret).await?;
         let found = files.into_iter().find(|(k, _)| k.eq_ignore_ascii_case(key));
-        found.map(|(_, v)| Some(v)).ok_or_else(|| {
-            RuntimeError::Failed(format!("{reference}: Secret {secret} has no key {key}; add it"))
-        })
+        found
+            .map(|(_, v)| Some(v))
+            .ok_or_else(|| RuntimeError::Failed(format!("{reference}: Secret {secret} has no key {key}; add it")))
     }
 
     async fn container_disk(&self, name: &str, path: &str, read_only: bool) -> Result<Backing, RuntimeError> {
@@ -175,8 +181,18 @@ impl Preparation<'_> {
         }
         let overlay = self.directory.join(format!("{name}.qcow2"));
         let format = if format == BackingFormat::Qcow2 { "qcow2" } else { "raw" };
-        let arguments = ["-f", "qcow2", "-F", format, "-b", &path_text(&file), &path_text(&overlay)];
-        self.qemu_img("create", &arguments.map(str::to_owned)).await.map_err(fail)?;
+        let arguments = [
+            "-f",
+            "qcow2",
+            "-F",
+            format,
+            "-b",
+            &path_text(&file),
+            &path_text(&overlay),
+        ];
+        self.qemu_img("create", &arguments.map(str::to_owned))
+            .await
+            .map_err(fail)?;
         Ok(backing(overlay, BackingFormat::Qcow2, false))
     }
 
@@ -198,7 +214,8 @@ impl Preparation<'_> {
         let meta = fs::metadata(source).map_err(|e| fail(format!("{}: {e}", source.display())))?;
         if meta.is_dir() {
             let capacity = objects::claim_capacity(self.client, &self.spec.namespace, claim);
-            self.disk_file(source, capacity.await?).map_err(|e| fail(e.to_string()))?;
+            self.disk_file(source, capacity.await?)
+                .map_err(|e| fail(e.to_string()))?;
             return Ok(backing(source.join("disk.img"), BackingFormat::Raw, false));
         }
         let kind = meta.file_type();
@@ -207,7 +224,10 @@ impl Preparation<'_> {
         } else if kind.is_file() {
             BackingFormat::Raw
         } else {
-            return Err(fail(format!("{} is neither a directory, a file nor a block device", source.display())));
+            return Err(fail(format!(
+                "{} is neither a directory, a file nor a block device",
+                source.display()
+            )));
         };
         std::os::unix::fs::chown(source, Some(self.user.0), Some(self.user.1)).map_err(|e| fail(e.to_string()))?;
         Ok(backing(source.clone(), format, false))
@@ -244,7 +264,10 @@ impl Preparation<'_> {
 
     async fn qemu_img(&self, command: &str, arguments: &[String]) -> Result<String, String> {
         let mut call = tokio::process::Command::new(self.qemu_img);
-        call.arg(command).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        call.arg(command)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
         if rustix::process::geteuid().is_root() {
             call.uid(self.user.0).gid(self.user.1);
         }
@@ -255,7 +278,10 @@ impl Preparation<'_> {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(format!("qemu-img {command}: {}", String::from_utf8_lossy(&output.stderr).trim()))
+        Err(format!(
+            "qemu-img {command}: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        ))
     }
 
     fn make_directory(&self) -> io::Result<()> {
@@ -275,7 +301,10 @@ impl Preparation<'_> {
     fn failed(&self, disk: &str, why: &str) -> RuntimeError {
         RuntimeError::Invalid {
             reason: "FailedMount".into(),
-            message: format!("machine {}/{}: disk {disk:?}: {why}", self.spec.namespace, self.spec.name),
+            message: format!(
+                "machine {}/{}: disk {disk:?}: {why}",
+                self.spec.namespace, self.spec.name
+            ),
         }
     }
 }

@@ -26,7 +26,9 @@ pub(crate) async fn exec(
     command: &[String],
     timeout: Duration,
 ) -> Result<ExecOutput, RuntimeError> {
-    let live = inner.live(id).ok_or_else(|| RuntimeError::NotFound(format!("running container {id}")))?;
+    let live = inner
+        .live(id)
+        .ok_or_else(|| RuntimeError::NotFound(format!("running container {id}")))?;
     if !live.state.borrow().agent_connected {
         return Err(RuntimeError::Unavailable(
             "the guest agent is not connected: install and start qemu-guest-agent in the guest".into(),
@@ -60,10 +62,14 @@ pub(crate) async fn exec(
 
 /// Keeps the instance's status at what machine and guest say, until the machine ends.
 pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
-    let Some(mut states) = live.upgrade().map(|l| l.state.subscribe()) else { return };
+    let Some(mut states) = live.upgrade().map(|l| l.state.subscribe()) else {
+        return;
+    };
     while states.changed().await.is_ok() {
         let state = states.borrow_and_update().clone();
-        let (Some(inner), Some(live)) = (inner.upgrade(), live.upgrade()) else { return };
+        let (Some(inner), Some(live)) = (inner.upgrade(), live.upgrade()) else {
+            return;
+        };
         let guest = if state.agent_connected {
             ask(&inner, &id, &live).await
         } else {
@@ -93,11 +99,15 @@ async fn ask(inner: &Inner, id: &str, live: &Arc<Live>) -> Option<Guest> {
 /// Writes the status, again when another wrote between read and write.
 async fn write(inner: &Inner, id: &str, state: &MachineState, guest: Option<&Guest>) -> Result<(), Status> {
     let sandbox = id.split('.').next().unwrap_or_default();
-    let Ok(Some(file)) = inner.sandbox_dir(sandbox).sandbox() else { return Ok(()) };
+    let Ok(Some(file)) = inner.sandbox_dir(sandbox).sandbox() else {
+        return Ok(());
+    };
     let gvr = objects::instances();
     let pods = meta::Gvr::named("", "v1", "pods");
     let pod = inner.client.get(&pods, &file.pod_namespace, &file.pod_name).await?;
-    let Some(name) = objects::instance_name(&pod) else { return Ok(()) };
+    let Some(name) = objects::instance_name(&pod) else {
+        return Ok(());
+    };
     let owner = pod.controller().map(|o| o.uid.clone()).unwrap_or_default();
     let begun = Instant::now();
     for attempt in 1.. {
@@ -106,8 +116,13 @@ async fn write(inner: &Inner, id: &str, state: &MachineState, guest: Option<&Gue
             return Ok(());
         }
         let now = meta::time::rfc3339(jiff::Timestamp::now());
-        let Some(patch) = patch(&vmi.to_value(), state, guest, &file.ip, &now) else { return Ok(()) };
-        let written = inner.client.merge_patch(&gvr, &file.pod_namespace, name, "status", &patch).await;
+        let Some(patch) = patch(&vmi.to_value(), state, guest, &file.ip, &now) else {
+            return Ok(());
+        };
+        let written = inner
+            .client
+            .merge_patch(&gvr, &file.pod_namespace, name, "status", &patch)
+            .await;
         match written {
             Err(status) if status.is_conflict() && attempt < TRIES && begun.elapsed() < Duration::from_secs(5) => {}
             other => return other.map(drop),
@@ -192,7 +207,9 @@ fn os_info(os: &GuestOs) -> Value {
 /// The pod network's interface has the pod's address, as KubeVirt shows masquerade; the guest's
 /// name for it is found by the MAC address.
 fn interface_list(vmi: &Value, guest: &[GuestInterface], pod_ip: &str) -> Value {
-    let Ok(spec) = machineplan::MachineSpec::from_vmi(vmi) else { return json!([]) };
+    let Ok(spec) = machineplan::MachineSpec::from_vmi(vmi) else {
+        return json!([]);
+    };
     let mut out = Vec::new();
     let mut macs = Vec::new();
     for (i, interface) in spec.interfaces.iter().enumerate() {
@@ -210,7 +227,10 @@ fn interface_list(vmi: &Value, guest: &[GuestInterface], pod_ip: &str) -> Value 
         macs.push(mac);
         out.push(entry);
     }
-    for other in guest.iter().filter(|g| !macs.contains(&g.mac) && !g.addresses.is_empty()) {
+    for other in guest
+        .iter()
+        .filter(|g| !macs.contains(&g.mac) && !g.addresses.is_empty())
+    {
         out.push(json!({
             "interfaceName": other.name, "mac": other.mac, "infoSource": "guest-agent",
             "ipAddress": other.addresses[0], "ipAddresses": other.addresses,

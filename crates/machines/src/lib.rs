@@ -11,20 +11,20 @@
 //! <data>/run/netns/vm-<hash>            its network namespace
 //! ```
 
-mod pod_runtime;
+mod accelerator;
+mod cgroup;
 mod container;
-mod sandbox;
-mod watch;
-mod guest;
-mod stream;
 mod disks;
+mod files;
+mod guest;
+mod netns;
 mod objects;
 mod paths;
-mod accelerator;
-mod netns;
-mod cgroup;
-mod files;
+mod pod_runtime;
+mod sandbox;
+mod stream;
 mod supervisor;
+mod watch;
 
 pub use accelerator::Choice as AcceleratorChoice;
 pub use pod_runtime::{Config, MACHINE_IMAGE, MachineRuntime};

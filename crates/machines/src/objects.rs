@@ -45,7 +45,9 @@ pub(crate) async fn machine_of(client: &dyn Client, pod: &Object) -> Result<Mach
     let owner = pod.controller().map(|o| o.uid.as_str()).unwrap_or_default();
     if !owner.is_empty() && vmi.uid() != owner {
         // Deleted and made anew under the same name: this pod belongs to the old one.
-        return Err(RuntimeError::NotFound(format!("VirtualMachineInstance {name} with uid {owner}")));
+        return Err(RuntimeError::NotFound(format!(
+            "VirtualMachineInstance {name} with uid {owner}"
+        )));
     }
     MachineSpec::from_vmi(&vmi.to_value()).map_err(|e| invalid(format!("VirtualMachineInstance {}: {e}", vmi.key())))
 }

@@ -14,8 +14,8 @@ pub(crate) fn file_in_root(root: &Path, path: &str) -> io::Result<PathBuf> {
     let directory = File::open(root)?;
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = openat2(&directory, path.trim_start_matches('/'), flags, Mode::empty(), how)
-        .map_err(|e| named(e.into()))?;
+    let file =
+        openat2(&directory, path.trim_start_matches('/'), flags, Mode::empty(), how).map_err(|e| named(e.into()))?;
     let file = File::from(file);
     if !file.metadata()?.is_file() {
         return Err(io::Error::other(format!("{path:?} is not a regular file")));
@@ -37,8 +37,12 @@ pub(crate) fn only_file(root: &Path, directory: &str) -> io::Result<PathBuf> {
     }
     match found.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(io::Error::other(format!("the image has no file in /{directory}; put the disk there or set path"))),
-        _ => Err(io::Error::other(format!("the image has several files in /{directory}; set path"))),
+        [] => Err(io::Error::other(format!(
+            "the image has no file in /{directory}; put the disk there or set path"
+        ))),
+        _ => Err(io::Error::other(format!(
+            "the image has several files in /{directory}; set path"
+        ))),
     }
 }
 
@@ -95,7 +99,10 @@ mod tests {
         symlink("/disk/a.img", dir.path().join("link")).unwrap();
         assert_eq!(only_file(dir.path(), "disk").unwrap(), dir.path().join("disk/a.img"));
         let followed = file_in_root(dir.path(), "/link").unwrap();
-        assert_eq!(followed.canonicalize().unwrap(), dir.path().join("disk/a.img").canonicalize().unwrap());
+        assert_eq!(
+            followed.canonicalize().unwrap(),
+            dir.path().join("disk/a.img").canonicalize().unwrap()
+        );
         assert!(file_in_root(dir.path(), "disk/evil.img").is_err());
         assert!(file_in_root(dir.path(), "../../../../etc/passwd").is_err());
         assert!(file_in_root(dir.path(), "disk").is_err());

@@ -186,7 +186,9 @@ impl Inner {
 impl PodRuntime for MachineRuntime {
     async fn version(&self) -> Result<String, RuntimeError> {
         let read = || async {
-            let output = tokio::process::Command::new(&self.inner.config.qemu).arg("--version").output();
+            let output = tokio::process::Command::new(&self.inner.config.qemu)
+                .arg("--version")
+                .output();
             let output = output.await.map_err(failed(self.inner.config.qemu.display()))?;
             let text = String::from_utf8_lossy(&output.stdout).into_owned();
             let version = text.split_whitespace().nth(3).unwrap_or("unknown");

@@ -26,7 +26,8 @@ fn id_of(pod_uid: &str, attempt: u32) -> String {
 
 /// Whether an id is one of ours: ids become paths.
 pub(crate) fn is_id(id: &str) -> bool {
-    id.strip_prefix("vm-").is_some_and(|h| h.len() == 16 && h.bytes().all(|b| b.is_ascii_hexdigit()))
+    id.strip_prefix("vm-")
+        .is_some_and(|h| h.len() == 16 && h.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Makes the sandbox, or finds it up.
@@ -75,12 +76,7 @@ pub(crate) async fn run(inner: &Inner, config: &SandboxConfig) -> Result<String,
     }
 }
 
-async fn furnish(
-    inner: &Inner,
-    config: &SandboxConfig,
-    id: &str,
-    file: &mut SandboxFile,
-) -> Result<(), RuntimeError> {
+async fn furnish(inner: &Inner, config: &SandboxConfig, id: &str, file: &mut SandboxFile) -> Result<(), RuntimeError> {
     let dir = inner.sandbox_dir(id);
     netns::create(&file.netns).map_err(failed("make the network namespace; machines need root"))?;
     let made = cgroup::create(&inner.hierarchy, &config.cgroup_parent, id).map_err(failed("make the cgroup"))?;
@@ -162,7 +158,9 @@ impl Inner {
         let mut out = Vec::new();
         for entry in fs::read_dir(&machines).map_err(failed(machines.display()))? {
             let name = entry.map_err(failed(machines.display()))?.file_name();
-            let Some(id) = name.to_str().filter(|n| is_id(n)) else { continue };
+            let Some(id) = name.to_str().filter(|n| is_id(n)) else {
+                continue;
+            };
             match self.sandbox(id) {
                 Ok(found) => out.extend(found),
                 Err(error) => tracing::error!(sandbox = id, %error, "cannot read a machine's directory"),
@@ -217,7 +215,9 @@ impl Inner {
         let mut out = Vec::new();
         for sandbox in self.sandboxes()? {
             let running = |c: &&runtime::ContainerStatus| c.state == runtime::ContainerState::Running;
-            let Some(container) = sandbox.containers.iter().find(running) else { continue };
+            let Some(container) = sandbox.containers.iter().find(running) else {
+                continue;
+            };
             let file = self.sandbox_dir(&sandbox.id).sandbox();
             let leaves = file.ok().flatten().unwrap_or_default().cgroups;
             let (cpu_usage, memory_working_set) = cgroup::usage(&leaves);

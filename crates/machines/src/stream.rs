@@ -27,7 +27,9 @@ pub(crate) async fn open(inner: &Inner, request: &StreamRequest) -> Result<Strea
             let ip = sandbox.and_then(|s| s.ips.first().cloned());
             let ip = ip.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {sandbox_id}")))?;
             let [port] = ports.as_slice() else {
-                return Err(RuntimeError::Unsupported("forwarding several ports in one stream".into()));
+                return Err(RuntimeError::Unsupported(
+                    "forwarding several ports in one stream".into(),
+                ));
             };
             let stream = TcpStream::connect((ip.as_str(), *port)).await;
             let stream = stream.map_err(failed(format!("connect to port {port} of the machine")))?;
@@ -37,13 +39,19 @@ pub(crate) async fn open(inner: &Inner, request: &StreamRequest) -> Result<Strea
 }
 
 async fn console(inner: &Inner, container_id: &str) -> Result<StreamTarget, RuntimeError> {
-    unix(&inner.container_dir(container_id)?.join("console.sock"), "serial console").await
+    unix(
+        &inner.container_dir(container_id)?.join("console.sock"),
+        "serial console",
+    )
+    .await
 }
 
 async fn unix(path: &Path, what: &str) -> Result<StreamTarget, RuntimeError> {
     match UnixStream::connect(path).await {
         Ok(stream) => Ok(StreamTarget::Raw(Box::new(stream))),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(RuntimeError::NotFound(format!("the machine's {what}"))),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(RuntimeError::NotFound(format!("the machine's {what}")))
+        }
         Err(e) => Err(RuntimeError::Unavailable(format!("the machine's {what}: {e}"))),
     }
 }

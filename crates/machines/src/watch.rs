@@ -53,7 +53,9 @@ pub(crate) fn begin(inner: &Arc<Inner>, id: &str) {
 
 /// Returns when the machine has ended or is removed.
 async fn follow(weak: &Weak<Inner>, id: &str, live: &Live) {
-    let Some(dir) = weak.upgrade().and_then(|i| i.container_dir(id).ok()) else { return };
+    let Some(dir) = weak.upgrade().and_then(|i| i.container_dir(id).ok()) else {
+        return;
+    };
     let mut pause = FIRST_PAUSE;
     loop {
         if let Ok(mut subscription) = Subscription::connect(&dir.join("control.sock")).await {
@@ -91,7 +93,9 @@ fn ended(dir: &MachineDir) -> bool {
 
 /// Whether a supervisor holds the machine's lock.
 fn supervised(dir: &MachineDir) -> bool {
-    let Ok(file) = std::fs::File::open(dir.supervisor_lock()) else { return false };
+    let Ok(file) = std::fs::File::open(dir.supervisor_lock()) else {
+        return false;
+    };
     let tried = rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared);
     tried == Err(rustix::io::Errno::WOULDBLOCK)
 }

@@ -135,7 +135,10 @@ impl GuestAgent {
         if answer["exited"].as_bool() != Some(true) {
             return Ok(None);
         }
-        let data = |field: &str| B64.decode(answer[field].as_str().unwrap_or_default()).unwrap_or_default();
+        let data = |field: &str| {
+            B64.decode(answer[field].as_str().unwrap_or_default())
+                .unwrap_or_default()
+        };
         let number = |field: &str| answer[field].as_i64().and_then(|n| i32::try_from(n).ok());
         let code = number("exitcode").or_else(|| number("signal").map(|s| s.saturating_add(128)));
         Ok(Some(GuestExec {
@@ -233,7 +236,10 @@ mod tests {
         tokio::spawn(fake(listener));
         let mut agent = GuestAgent::connect(&path).await.unwrap();
         let _ = std::fs::remove_file(&path);
-        assert_eq!(agent.os().await.unwrap().fields, [("id".to_owned(), "debian".to_owned())]);
+        assert_eq!(
+            agent.os().await.unwrap().fields,
+            [("id".to_owned(), "debian".to_owned())]
+        );
         let pid = agent.exec(&["true".into()]).await.unwrap();
         let end = agent.exec_status(pid).await.unwrap().unwrap();
         assert_eq!((end.exit_code, end.stdout.as_slice()), (3, &b"hi"[..]));

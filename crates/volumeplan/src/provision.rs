@@ -97,15 +97,23 @@ pub fn provision(claim: &Value, classes: &BTreeMap<String, Value>, node: &str, f
     }
     let refuse = |message: String, again| Provision::Refuse { message, again };
     let access_modes: Vec<String> = spec["accessModes"].as_array().into_iter().flatten().map(text).collect();
-    if let Some(shared) = access_modes.iter().find(|m| m.as_str() != "ReadWriteOnce" && m.as_str() != "ReadWriteOncePod") {
+    if let Some(shared) = access_modes
+        .iter()
+        .find(|m| m.as_str() != "ReadWriteOnce" && m.as_str() != "ReadWriteOncePod")
+    {
         return refuse(
-            format!("spec.accessModes: {shared} is not possible with class {class:?}, whose volumes live on one node; use ReadWriteOnce"),
+            format!(
+                "spec.accessModes: {shared} is not possible with class {class:?}, whose volumes live on one node; use ReadWriteOnce"
+            ),
             false,
         );
     }
     for field in ["dataSource", "dataSourceRef", "selector"] {
         if !spec[field].is_null() {
-            return refuse(format!("spec.{field} is not supported by class {class:?}; remove it"), false);
+            return refuse(
+                format!("spec.{field} is not supported by class {class:?}; remove it"),
+                false,
+            );
         }
     }
     let Some(capacity) = bytes(&spec["resources"]["requests"]["storage"]) else {
@@ -233,7 +241,9 @@ mod tests {
 
     #[test]
     fn a_claim_of_ours_gets_a_volume() {
-        let Provision::Make(volume) = decide(|_| {}) else { panic!() };
+        let Provision::Make(volume) = decide(|_| {}) else {
+            panic!()
+        };
         assert_eq!((volume.capacity, volume.mode), (1 << 30, Mode::Filesystem));
         let pv = persistent_volume(&volume, "/d/volumes/u", "n1");
         assert_eq!(pv["spec"]["capacity"]["storage"], "1Gi");
@@ -263,19 +273,32 @@ mod tests {
     #[test]
     fn refusals_name_field_and_figures() {
         for (change, words) in [
-            ((|c| c["spec"]["accessModes"] = json!(["ReadWriteMany"])) as fn(&mut Value), "ReadWriteMany"),
+            (
+                (|c| c["spec"]["accessModes"] = json!(["ReadWriteMany"])) as fn(&mut Value),
+                "ReadWriteMany",
+            ),
             (|c| c["spec"]["dataSource"] = json!({"kind": "X"}), "spec.dataSource"),
-            (|c| c["spec"]["resources"] = json!({"requests": {"storage": "x"}}), "storage"),
-            (|c| c["spec"]["resources"]["requests"]["storage"] = json!("3Gi"), "2048 MiB left for volumes, the claim asks for 3072 MiB"),
+            (
+                |c| c["spec"]["resources"] = json!({"requests": {"storage": "x"}}),
+                "storage",
+            ),
+            (
+                |c| c["spec"]["resources"]["requests"]["storage"] = json!("3Gi"),
+                "2048 MiB left for volumes, the claim asks for 3072 MiB",
+            ),
         ] {
-            let Provision::Refuse { message, .. } = decide(change) else { panic!("{words}") };
+            let Provision::Refuse { message, .. } = decide(change) else {
+                panic!("{words}")
+            };
             assert!(message.contains(words), "{message}");
         }
     }
 
     #[test]
     fn released_volumes_go_unless_they_are_kept() {
-        let Provision::Make(volume) = decide(|_| {}) else { panic!() };
+        let Provision::Make(volume) = decide(|_| {}) else {
+            panic!()
+        };
         let mut pv = persistent_volume(&volume, "/d", "n1");
         assert!(!reclaim(&pv, "n1"));
         pv["status"]["phase"] = json!("Released");
@@ -286,7 +309,9 @@ mod tests {
 
     #[test]
     fn volumes_grow_with_their_claims() {
-        let Provision::Make(volume) = decide(|_| {}) else { panic!() };
+        let Provision::Make(volume) = decide(|_| {}) else {
+            panic!()
+        };
         let mut pv = persistent_volume(&volume, "/d", "n1");
         assert_eq!(grow(&claim(|_| {}), &pv, &classes()), None);
         let larger = claim(|c| c["spec"]["resources"]["requests"]["storage"] = json!("2Gi"));

@@ -34,7 +34,9 @@ pub struct Conflict {
 
 /// Whether `new` may use the volume beside those who do. `single` is for ReadWriteOncePod.
 pub fn admit(volume: &str, present: &[User], new: &User, single: bool) -> Result<(), Conflict> {
-    let others = present.iter().filter(|u| u.pod_uid != new.pod_uid || u.kind != new.kind);
+    let others = present
+        .iter()
+        .filter(|u| u.pod_uid != new.pod_uid || u.kind != new.kind);
     for other in others {
         let together = other.kind == new.kind && new.kind != Use::Machine && !single;
         if !together {

@@ -90,7 +90,10 @@ pub async fn choose(program: &Path, user: (u32, u32), cache: &Path) -> Choice {
             why_not_kvm,
         };
     }
-    tracing::warn!(why = why_not_kvm, "KVM is not usable: machines run without hardware acceleration");
+    tracing::warn!(
+        why = why_not_kvm,
+        "KVM is not usable: machines run without hardware acceleration"
+    );
     Choice {
         accelerator: Accelerator::Tcg,
         user,
@@ -104,8 +107,22 @@ async fn test(program: &Path, user: (u32, u32), accelerator: &[&str], near: &Pat
     write_rom(&rom).map_err(|e| format!("{}: {e}", rom.display()))?;
     let mut command = Command::new(program);
     command
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-m", "16"])
-        .args(["-machine", "q35", "-device", "isa-debug-exit,iobase=0xf4,iosize=4", "-bios"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-m",
+            "16",
+        ])
+        .args([
+            "-machine",
+            "q35",
+            "-device",
+            "isa-debug-exit,iobase=0xf4,iosize=4",
+            "-bios",
+        ])
         .arg(&rom)
         .args(accelerator)
         .stdin(Stdio::null())
@@ -152,7 +169,9 @@ pub(crate) fn device_group(device: &std::fs::Metadata, otherwise: u32) -> u32 {
 
 /// What the kernel calls this boot.
 pub(crate) fn boot_id() -> io::Result<String> {
-    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+        .trim()
+        .to_owned())
 }
 
 fn recall(cache: &Path, identity: &Identity) -> Option<String> {
@@ -190,10 +209,21 @@ mod tests {
     #[tokio::test]
     async fn the_guest_passes_where_guests_run() {
         let dir = tempfile::tempdir().unwrap();
-        test(Path::new(QEMU), own(), &["-accel", "tcg"], &dir.path().join("accelerator.json"))
-            .await
-            .unwrap();
-        let bad = test(Path::new(QEMU), own(), &["-accel", "nonesuch"], &dir.path().join("a.json")).await;
+        test(
+            Path::new(QEMU),
+            own(),
+            &["-accel", "tcg"],
+            &dir.path().join("accelerator.json"),
+        )
+        .await
+        .unwrap();
+        let bad = test(
+            Path::new(QEMU),
+            own(),
+            &["-accel", "nonesuch"],
+            &dir.path().join("a.json"),
+        )
+        .await;
         assert!(bad.unwrap_err().contains("nonesuch"));
     }
 

@@ -88,14 +88,22 @@ async fn a_machine_lives_through_the_death_of_its_supervisor() {
     let runtime = world.runtime();
     let mut events = runtime.events().await.unwrap();
     let (sandbox, id) = start(&world, &runtime, false).await;
-    let line = world.log().lines().find(|l| l.contains("test guest is up")).unwrap().to_owned();
+    let line = world
+        .log()
+        .lines()
+        .find(|l| l.contains("test guest is up"))
+        .unwrap()
+        .to_owned();
     let parts: Vec<&str> = line.splitn(4, ' ').collect();
     assert!(parts[0].ends_with('Z') && parts[1..3] == ["stdout", "F"], "{line}");
     let event = futures::StreamExt::next(&mut events).await.unwrap();
     assert!(matches!(event, RuntimeEvent::Sandbox { id, .. } if id == sandbox));
     echo(&runtime, &id, "hello").await;
     let stats = runtime.stats().await.unwrap();
-    assert!(stats[0].memory_working_set > 1 << 20 && stats[0].cpu_usage > 0, "{stats:?}");
+    assert!(
+        stats[0].memory_working_set > 1 << 20 && stats[0].cpu_usage > 0,
+        "{stats:?}"
+    );
 
     let qemu = world.processes("qemu.pid");
     assert_eq!(qemu.len(), 1);
@@ -133,7 +141,10 @@ async fn a_guest_that_does_not_listen_is_stopped_at_the_deadline() {
     let begun = Instant::now();
     runtime.stop_container(&id, Duration::from_secs(1)).await.unwrap();
     let took = begun.elapsed();
-    assert!((Duration::from_secs(1)..Duration::from_secs(5)).contains(&took), "{took:?}");
+    assert!(
+        (Duration::from_secs(1)..Duration::from_secs(5)).contains(&took),
+        "{took:?}"
+    );
     assert_eq!(status(&runtime).await.state, ContainerState::Exited);
     runtime.remove_sandbox(&sandbox).await.unwrap();
     eventually("nothing left", 5, async || world.leaks().is_empty().then_some(())).await;
@@ -188,7 +199,10 @@ async fn disks_that_cannot_be_used_are_named() {
         }
     };
     let missing = create(&[]).await;
-    assert!(missing.contains("test/guest") && missing.contains("\"root\""), "{missing}");
+    assert!(
+        missing.contains("test/guest") && missing.contains("\"root\""),
+        "{missing}"
+    );
     let empty = world.dir.join("empty");
     std::fs::create_dir_all(empty.join("disk")).unwrap();
     assert!(create(&[("root", &empty)]).await.contains("no file"));

@@ -26,7 +26,11 @@ pub struct Api(pub Mutex<BTreeMap<String, Value>>);
 impl Api {
     pub fn put(&self, resource: &str, object: Value) {
         let meta = &object["metadata"];
-        let key = format!("{resource}/{}/{}", meta["namespace"].as_str().unwrap(), meta["name"].as_str().unwrap());
+        let key = format!(
+            "{resource}/{}/{}",
+            meta["namespace"].as_str().unwrap(),
+            meta["name"].as_str().unwrap()
+        );
         self.0.lock().unwrap().insert(key, object);
     }
 
@@ -54,10 +58,24 @@ impl Client for Api {
     async fn watch(&self, _: &Gvr, _: &str, _: &ListOptions) -> Result<EventStream, Status> {
         unsupported()
     }
-    async fn create(&self, _: &Gvr, _: &str, _: (&str, &str), _: Body, _: &WriteOptions) -> Result<Arc<Object>, Status> {
+    async fn create(
+        &self,
+        _: &Gvr,
+        _: &str,
+        _: (&str, &str),
+        _: Body,
+        _: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
         unsupported()
     }
-    async fn update(&self, _: &Gvr, _: &str, _: (&str, &str), _: Body, _: &WriteOptions) -> Result<Arc<Object>, Status> {
+    async fn update(
+        &self,
+        _: &Gvr,
+        _: &str,
+        _: (&str, &str),
+        _: Body,
+        _: &WriteOptions,
+    ) -> Result<Arc<Object>, Status> {
         unsupported()
     }
     async fn patch(
@@ -103,7 +121,11 @@ impl Veth {
 pub fn run(line: &str) {
     let mut words = line.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
-    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 #[async_trait]
@@ -143,9 +165,15 @@ pub struct World {
 
 impl World {
     pub fn new(number: u8) -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests make namespaces and cgroups: run them as root");
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests make namespaces and cgroups: run them as root"
+        );
         for program in ["/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img"] {
-            assert!(Path::new(program).exists(), "{program} is missing: install qemu-system-x86 and qemu-utils");
+            assert!(
+                Path::new(program).exists(),
+                "{program} is missing: install qemu-system-x86 and qemu-utils"
+            );
         }
         let name = format!("vmt{number}-{}", std::process::id());
         let dir = PathBuf::from("/tmp").join(&name);
@@ -225,14 +253,21 @@ impl World {
         };
         let pids = std::fs::read_dir("/proc").unwrap();
         let pids = pids.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
-        pids.filter(|pid| *pid != std::process::id() as i32).filter(ours).collect()
+        pids.filter(|pid| *pid != std::process::id() as i32)
+            .filter(ours)
+            .collect()
     }
 
     /// What this test has left on the host: mounts, links, control groups, processes.
     pub fn leaks(&self) -> Vec<String> {
         let mut out = Vec::new();
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        out.extend(mounts.lines().filter(|l| l.contains(&*self.dir.to_string_lossy())).map(str::to_owned));
+        out.extend(
+            mounts
+                .lines()
+                .filter(|l| l.contains(&*self.dir.to_string_lossy()))
+                .map(str::to_owned),
+        );
         if Path::new("/sys/class/net").join(self.network.host_link()).exists() {
             out.push(self.network.host_link());
         }
@@ -245,8 +280,14 @@ impl World {
 
     fn cgroups(&self) -> Vec<PathBuf> {
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-        let points = mounts.lines().filter(|l| l.contains(" - cgroup")).filter_map(|l| l.split(' ').nth(4));
-        let mut found: Vec<PathBuf> = points.map(|p| Path::new(p).join(&self.name)).filter(|p| p.exists()).collect();
+        let points = mounts
+            .lines()
+            .filter(|l| l.contains(" - cgroup"))
+            .filter_map(|l| l.split(' ').nth(4));
+        let mut found: Vec<PathBuf> = points
+            .map(|p| Path::new(p).join(&self.name))
+            .filter(|p| p.exists())
+            .collect();
         found.sort();
         found.dedup();
         found
@@ -263,12 +304,21 @@ impl Drop for World {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        let _ = Command::new("ip").args(["link", "del", &self.network.host_link()]).output();
-        for entry in std::fs::read_dir(self.dir.join("run/netns")).into_iter().flatten().flatten() {
+        let _ = Command::new("ip")
+            .args(["link", "del", &self.network.host_link()])
+            .output();
+        for entry in std::fs::read_dir(self.dir.join("run/netns"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let _ = Command::new("umount").arg("-l").arg(entry.path()).output();
         }
         for group in self.cgroups() {
-            let _ = Command::new("find").arg(&group).args(["-depth", "-type", "d", "-delete"]).output();
+            let _ = Command::new("find")
+                .arg(&group)
+                .args(["-depth", "-type", "d", "-delete"])
+                .output();
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
