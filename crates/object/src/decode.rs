@@ -298,6 +298,48 @@ mod tests {
         assert!(json(b"{} junk").is_err());
     }
 
+    #[test]
+    fn yaml_becomes_json() {
+        for (text, want) in [
+            ("a: 1\n---\nb: 2\n", json!({"a": 1})),
+            ("", json!(null)),
+            ("1: a\ntrue: b\n1.5: c\n", json!({"1": "a", "true": "b", "1.5": "c"})),
+            ("a: !tag {b: c}\n", json!({"a": {"b": "c"}})),
+            ("a: &x {b: 1}\nc: *x\n", json!({"a": {"b": 1}, "c": {"b": 1}})),
+            (
+                "t: 2026-01-02T03:04:05Z\nn: ~\n",
+                json!({"t": "2026-01-02T03:04:05Z", "n": null}),
+            ),
+        ] {
+            assert_eq!(
+                yaml(text.as_bytes()).map(|d| d.value).map_err(String::from),
+                Ok(want),
+                "{text:?}"
+            );
+        }
+        assert_eq!(yaml(b"s:\n  a: 1\n  a: 2\n").unwrap().duplicates, ["s.a"]);
+        assert!(yaml(b"a: .nan").is_err() && yaml(b"a: [").is_err() && yaml(b"a: *nothing").is_err());
+    }
+
+    #[test]
+    fn a_bomb_of_aliases_is_refused() {
+        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
+        for i in 1..12 {
+            let last = format!("*a{},", i - 1).repeat(10);
+            bomb.push_str(&format!("a{i}: &a{i} [{last}]\n"));
+        }
+        assert!(yaml(bomb.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn findings_read_as_upstream_words_them() {
+        let all = findings(&["spec.foo".into()], &["spec.x".into()]);
+        assert_eq!(
+            strict_error(&all),
+            "strict decoding error: unknown field \"spec.foo\", duplicate field \"spec.x\""
+        );
+    }
+
     proptest! {
         #[test]
         fn junk_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {

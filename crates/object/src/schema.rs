@@ -197,3 +197,41 @@ pub struct PatchStrategy {
     /// `retainKeys` given.
     pub retain_keys: bool,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::samples::schema;
+
+    #[test]
+    fn nodes_are_found_by_path() {
+        let s = schema();
+        assert!(matches!(
+            s.at(".spec.items.image").map(|n| &n.shape),
+            Some(Shape::String)
+        ));
+        assert!(matches!(
+            s.at("metadata.labels.anything").map(|n| &n.shape),
+            Some(Shape::String)
+        ));
+        assert!(s.at("spec.nothing").is_none());
+        assert!(s.at("spec.replicas.deeper").is_none());
+        assert!(s.at("").is_some_and(|root| root.field("spec").is_some()));
+        assert!(s.at("spec.items.args").is_some_and(Schema::is_atomic));
+    }
+
+    #[test]
+    fn a_walk_meets_every_node_once() {
+        let mut paths = Vec::new();
+        schema().walk(&mut |path, _| paths.push(path.to_owned()));
+        for path in [
+            "",
+            "metadata.labels.*",
+            "spec.items",
+            "spec.items[]",
+            "spec.items[].args[]",
+        ] {
+            assert_eq!(paths.iter().filter(|p| *p == path).count(), 1, "{path}");
+        }
+    }
+}

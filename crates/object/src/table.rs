@@ -82,3 +82,39 @@ pub fn table(metadata: &Value, column_definitions: Option<&Value>, rows: Vec<Val
         "rows": rows,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_carries_as_much_of_its_objects_as_was_asked_for() {
+        let object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": {"a": 1}});
+        let name = Column {
+            name: "Name",
+            kind: "string",
+            format: "name",
+            description: "",
+            priority: 0,
+        };
+        let rows = |include| row(vec!["x".into()], &object, include);
+        assert_eq!(rows(Include::None), json!({"cells": ["x"]}));
+        assert_eq!(rows(Include::Object)["object"], object);
+        assert_eq!(
+            rows(Include::Metadata)["object"],
+            json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": {"name": "x"}})
+        );
+        let whole = table(
+            &json!({"resourceVersion": "7"}),
+            Some(&columns(&[name])),
+            vec![rows(Include::None)],
+        );
+        assert_eq!(whole["columnDefinitions"][0]["format"], "name");
+        assert_eq!(whole["rows"][0]["cells"][0], "x");
+        assert_eq!(table(&json!({}), None, Vec::new())["columnDefinitions"], json!([]));
+        assert_eq!(
+            (Include::parse(""), Include::parse("All")),
+            (Some(Include::Metadata), None)
+        );
+    }
+}

@@ -118,7 +118,7 @@ fn conflict_message(conflicts: &[Conflict]) -> String {
 pub fn track(schema: &Schema, old: Option<&Value>, new: &Value, managers: &mut Managers, writer: &Writer<'_>) {
     let nothing = Value::Object(Map::new());
     let Difference { changed, removed } = walk::compare(schema, old.unwrap_or(&nothing), new);
-    let changed = writer.may_own(changed);
+    let (changed, removed) = (writer.may_own(changed), writer.may_own(removed));
     if changed.is_empty() && removed.is_empty() {
         return;
     }
@@ -194,6 +194,8 @@ pub fn apply(
         merge::remove_abandoned(schema, &mut merged, &last.fields(), &owned);
     }
     let Difference { changed, removed } = walk::compare(schema, before, &merged);
+    // What the endpoint resets anyway is no cause for a conflict.
+    let (changed, removed) = (writer.may_own(changed), writer.may_own(removed));
     if !force {
         let conflicts = conflicts(managers, &changed, writer);
         if !conflicts.is_empty() {
@@ -598,6 +600,25 @@ mod tests {
                 ("me".to_owned(), r#"{"f:status":{"f:replicas":{}}}"#.to_owned()),
             ]
         );
+    }
+
+    #[test]
+    fn what_the_endpoint_resets_is_no_conflict() {
+        let live = json!({"spec": {"replicas": 1}, "status": {"replicas": 1}});
+        let mut m = Managers::default();
+        let status = Writer {
+            subresource: "status",
+            has_status: true,
+            ..writer("controller")
+        };
+        track(&schema(), None, &live, &mut m, &status);
+        let main = Writer {
+            has_status: true,
+            ..writer("me")
+        };
+        let config = json!({"metadata": {"labels": {"a": "1"}}, "status": {"replicas": 7}});
+        apply(&schema(), Some(&live), &config, &mut m, &main, false).unwrap();
+        assert_eq!(wire(&m).last().unwrap().1, r#"{"f:metadata":{"f:labels":{"f:a":{}}}}"#);
     }
 
     #[test]

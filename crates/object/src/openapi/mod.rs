@@ -184,12 +184,19 @@ impl Definitions {
             Shape::Integer => set("type", "integer".into()),
             Shape::Number => set("type", "number".into()),
             Shape::Boolean => set("type", "boolean".into()),
-            Shape::IntOrString if self.v3 => {
-                set("oneOf", json!([{"type": "integer"}, {"type": "string"}]));
-                set("x-kubernetes-int-or-string", true.into());
+            Shape::IntOrString => {
+                let inline = schema.definition.is_empty();
+                if self.v3 {
+                    set("oneOf", json!([{"type": "integer"}, {"type": "string"}]));
+                } else if !inline {
+                    set("type", "string".into());
+                }
+                match (inline, schema.format.is_empty()) {
+                    (true, _) => set("x-kubernetes-int-or-string", true.into()),
+                    (false, true) => set("format", "int-or-string".into()),
+                    (false, false) => {}
+                }
             }
-            // A v2 client takes the format for the sign of either.
-            Shape::IntOrString => set("type", "string".into()),
             Shape::Object {
                 fields,
                 required,
@@ -267,5 +274,80 @@ mod tests {
         assert_eq!(items["x-kubernetes-list-map-keys"], json!(["name"]));
         assert_eq!(items["x-kubernetes-patch-merge-key"], "name");
         assert_eq!(thing["properties"]["spec"]["properties"]["replicas"]["default"], 1);
+    }
+
+    #[test]
+    fn a_definition_says_what_it_is_and_a_field_what_it_is_for() {
+        let strategy = Schema {
+            definition: "io.example.Strategy".into(),
+            description: "How to replace.".into(),
+            definition_description: "A strategy.".into(),
+            retain_keys: true,
+            default: Some(json!({})),
+            ..Schema::of(Shape::Object {
+                fields: BTreeMap::new(),
+                required: Vec::new(),
+                atomic: false,
+            })
+        };
+        let root = Schema {
+            definition: "io.example.Thing".into(),
+            gvks: vec![meta::Gvk::of("example.io", "v1", "Thing")],
+            ..Schema::of(Shape::Object {
+                fields: [("strategy".to_owned(), std::sync::Arc::new(strategy))].into(),
+                required: Vec::new(),
+                atomic: false,
+            })
+        };
+        let mut v3 = Definitions::v3();
+        v3.reference(&root);
+        let thing = &v3.all["io.example.Thing"];
+        assert_eq!(
+            thing["properties"]["strategy"],
+            json!({
+                "allOf": [{"$ref": "#/components/schemas/io.example.Strategy"}],
+                "description": "How to replace.",
+                "default": {},
+                "x-kubernetes-patch-strategy": "retainKeys",
+            })
+        );
+        assert_eq!(v3.all["io.example.Strategy"]["description"], "A strategy.");
+        assert_eq!(
+            thing["x-kubernetes-group-version-kind"],
+            json!([{"group": "example.io", "version": "v1", "kind": "Thing"}])
+        );
+        let mut v2 = Definitions::v2();
+        v2.reference(&root);
+        let field = &v2.all["io.example.Thing"]["properties"]["strategy"];
+        assert_eq!(field["$ref"], "#/definitions/io.example.Strategy");
+    }
+
+    #[test]
+    fn a_custom_schema_survives_writing_and_reading() {
+        let written = json!({
+            "type": "object", "required": ["a"], "x-kubernetes-preserve-unknown-fields": true, "maxProperties": 9,
+            "properties": {
+                "a": {"type": "string", "pattern": "^x$", "minLength": 1, "enum": ["x"], "nullable": true},
+                "b": {"type": "integer", "minimum": 1, "maximum": 10, "exclusiveMaximum": true, "multipleOf": 0.5,
+                    "default": 3, "format": "int32"},
+                "c": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["n"],
+                    "maxItems": 5, "items": {"type": "object", "properties": {"n": {"type": "string"}}}},
+                "d": {"type": "object", "additionalProperties": {"type": "boolean"}, "x-kubernetes-map-type": "atomic"},
+                "e": {"type": "number", "description": "E.", "anyOf": [{"maximum": 1}], "not": {"minimum": 7}},
+            },
+        });
+        let schema = from_openapi_v3(&written).unwrap();
+        let once = Definitions::v3().reference(&schema);
+        let again = Definitions::v3().reference(&from_openapi_v3(&once).unwrap());
+        assert_eq!(once, again);
+        for path in [
+            "/properties/a/pattern",
+            "/properties/b/maximum",
+            "/properties/c/x-kubernetes-list-map-keys",
+        ] {
+            assert_eq!(once.pointer(path), written.pointer(path), "{path}");
+        }
+        assert_eq!(once["properties"]["d"], written["properties"]["d"]);
+        assert_eq!(once["maxProperties"], 9);
     }
 }
