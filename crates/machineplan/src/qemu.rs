@@ -325,9 +325,10 @@ fn add_channels(a: &mut Arguments, spec: &MachineSpec, at: &Placement) {
     a.add("-serial", "chardev:serial0");
     a.add("-mon", "chardev=qmp0,mode=control");
     a.add("-device", "virtio-serial-pci,id=channel0");
+    // With an id: QEMU tells of the channel's opening only for devices that have one.
     a.add(
         "-device",
-        "virtserialport,bus=channel0.0,chardev=agent0,name=org.qemu.guest_agent.0",
+        "virtserialport,bus=channel0.0,chardev=agent0,name=org.qemu.guest_agent.0,id=agent-port0",
     );
     a.add("-object", "rng-random,id=rng0,filename=/dev/urandom");
     a.add("-device", "virtio-rng-pci,rng=rng0");

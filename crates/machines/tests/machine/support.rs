@@ -113,7 +113,7 @@ impl Veth {
     pub fn pod(&self) -> String {
         format!("192.0.2.{}", self.number * 4 + 2)
     }
-    fn host(&self) -> String {
+    pub fn host(&self) -> String {
         format!("192.0.2.{}", self.number * 4 + 1)
     }
 }
