@@ -10,3 +10,5 @@ mod identity;
 mod semantics;
 #[path = "api/watches.rs"]
 mod watches;
+#[path = "api/streams.rs"]
+mod streams;

@@ -29,6 +29,7 @@ pub struct Fixture {
     pub clients: pki::Authority,
     tls: Arc<rustls::ClientConfig>,
     servers: String,
+    issuer: pki::Authority,
     stop: CancellationToken,
     dir: tempfile::TempDir,
 }
@@ -63,7 +64,9 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Fixture {
     let pair = servers.issue(&pki::CertSpec::server("test", vec!["127.0.0.1".into(), "localhost".into()])).unwrap();
     let identity = pki::ServerIdentity::new(&pair).unwrap();
     let serving = pki::server_config(identity, clients.certificate(), false, &[b"h2", b"http/1.1"]).unwrap();
+    let to_nodes = clients.issue(&pki::CertSpec::client("system:apiserver-node-client", "system:masters")).unwrap();
     let mut config = Config {
+        node_tls: Some(Arc::new(pki::client_config(servers.certificate(), Some(&to_nodes)).unwrap())),
         tokens: vec![
             (ADMIN.to_owned(), User::master("admin")),
             ("bob-token".to_owned(), User::new("bob", &["farmers"])),
@@ -88,6 +91,7 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Fixture {
         clients,
         tls,
         servers: servers.certificate().to_owned(),
+        issuer: servers,
         stop,
         dir,
     };
@@ -183,6 +187,13 @@ impl Fixture {
 
     pub async fn delete(&self, path: &str, options: &Value) -> Answer {
         self.call(Method::DELETE, path, &[("content-type", "application/json")], options.to_string()).await
+    }
+
+    /// What a node named so serves with: it takes no client but the server.
+    pub fn node_tls(&self, node: &str) -> rustls::ServerConfig {
+        let pair = self.issuer.issue(&pki::CertSpec::server(node, vec![node.to_owned()])).unwrap();
+        let identity = pki::ServerIdentity::new(&pair).unwrap();
+        pki::server_config(identity, self.clients.certificate(), true, &[]).unwrap()
     }
 
     pub fn path(&self) -> &std::path::Path {
