@@ -137,7 +137,7 @@ fn begin(dir: &MachineDir, machine: &MachineFile) -> Result<Option<Qemu>, Superv
         return Ok(dir.is_qemu(pid).then_some(qemu));
     }
     let tap = match &machine.network {
-        Some(network) => Some(process::prepare_network(network).map_err(step("prepare the guest's network"))?),
+        Some(network) => Some(process::open_tap(network).map_err(step("make the tap"))?),
         None => None,
     };
     dir.mark_launched().map_err(step("record the start"))?;
@@ -152,6 +152,9 @@ async fn serve(
     qemu: &mut Qemu,
 ) -> Result<Option<MachineEvent>, SupervisorError> {
     if let Some(network) = &machine.network {
+        // While QEMU starts up; and again after a takeover, since the supervisor before us may
+        // have died just here.
+        process::prepare_network(network).map_err(step("prepare the guest's network"))?;
         dhcp::serve(network).map_err(step("serve DHCP to the guest"))?;
     }
     match connect(dir, qemu).await? {

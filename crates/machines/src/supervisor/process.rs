@@ -71,11 +71,15 @@ pub(super) fn kill_others(cgroups: &[PathBuf]) {
     }
 }
 
-/// The tap, its address, forwarding and the NAT rules, in the pod's namespace. Returns QEMU's
-/// end of the tap: QEMU's user need not be able to open `/dev/net/tun`.
-pub(super) fn prepare_network(network: &NetworkFile) -> io::Result<OwnedFd> {
+/// Makes the tap in the pod's namespace. Returns QEMU's end: QEMU's user need not be able to
+/// open `/dev/net/tun`.
+pub(super) fn open_tap(network: &NetworkFile) -> io::Result<OwnedFd> {
+    host::tap::open(&network.tap).map_err(|e| io::Error::new(e.kind(), format!("/dev/net/tun: {e}")))
+}
+
+/// The tap's address, forwarding and the NAT rules. Doing it again changes nothing.
+pub(super) fn prepare_network(network: &NetworkFile) -> io::Result<()> {
     let (tap, lease) = (&network.tap, &network.lease);
-    let end = host::tap::open(tap).map_err(|e| io::Error::new(e.kind(), format!("/dev/net/tun: {e}")))?;
     let batch = format!(
         "addr replace {}/{} dev {tap}\nlink set dev {tap} mtu {} up\nlink set dev lo up\n",
         lease.gateway, lease.prefix, lease.mtu
@@ -84,8 +88,7 @@ pub(super) fn prepare_network(network: &NetworkFile) -> io::Result<OwnedFd> {
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
     // Connections from inside the pod to 127.0.0.1 reach the guest too.
     std::fs::write(format!("/proc/sys/net/ipv4/conf/{tap}/route_localnet"), "1")?;
-    pipe("nft", &["-f", "-"], &network.ruleset)?;
-    Ok(end)
+    pipe("nft", &["-f", "-"], &network.ruleset)
 }
 
 fn pipe(program: &str, arguments: &[&str], input: &str) -> io::Result<()> {

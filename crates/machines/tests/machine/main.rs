@@ -224,3 +224,52 @@ async fn disks_that_cannot_be_used_are_named() {
     runtime.remove_sandbox(&sandbox).await.unwrap();
     assert_eq!(world.leaks(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn supervisors_killed_at_any_moment_neither_end_nor_double_a_machine() {
+    let world = World::new(6);
+    let runtime = world.runtime();
+    let root = image(&world, false);
+    let config = world.machine(spec());
+    let sandbox = runtime.run_sandbox(&config).await.unwrap();
+    let mut lived = 0;
+    for round in 0..12u32 {
+        let mut container = world.container(&[("root", &root)]);
+        container.attempt = round;
+        container.log_path = format!("compute/{round}.log");
+        let id = runtime.create_container(&sandbox, &config, &container).await.unwrap();
+        let starting = tokio::spawn({
+            let (runtime, id) = (runtime.clone(), id.clone());
+            async move { runtime.start_container(&id).await }
+        });
+        let supervisor = eventually("supervisor", 5, async || {
+            world.processes("machine-supervisor").first().copied()
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(u64::from(round) * 9)).await;
+        kill(supervisor);
+        let _ = starting.await.unwrap();
+        let log = world.dir.join("logs/compute").join(format!("{round}.log"));
+        let ended = eventually("an outcome", 20, async || {
+            assert!(world.processes("qemu.pid").len() <= 1);
+            let all = runtime.list().await.unwrap().remove(0).containers;
+            let status = all.into_iter().find(|c| c.id == id)?;
+            let up = std::fs::read_to_string(&log).is_ok_and(|l| l.contains("test guest is up"));
+            (status.state == ContainerState::Exited || up).then_some(status.state == ContainerState::Exited)
+        })
+        .await;
+        if ended {
+            // It fell between the record of the start and QEMU's first breath.
+            assert_eq!(world.processes("qemu.pid"), Vec::<i32>::new());
+        } else {
+            lived += 1;
+            echo(&runtime, &id, "alive").await;
+        }
+        runtime.remove_container(&id).await.unwrap();
+        eventually("gone", 5, async || world.processes("").is_empty().then_some(())).await;
+    }
+    println!("{lived} of 12 machines lived");
+    assert!(lived >= 6);
+    runtime.remove_sandbox(&sandbox).await.unwrap();
+    eventually("nothing left", 5, async || world.leaks().is_empty().then_some(())).await;
+}
