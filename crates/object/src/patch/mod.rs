@@ -33,9 +33,9 @@ impl From<PatchError> for Status {
                 let message = "the server rejected our request due to an error in our request";
                 let mut status = Status::new(422, Reason::Invalid, message);
                 status.causes = vec![Cause {
-                    reason: "UnexpectedServerResponse".into(),
+                    reason: "FieldValueInvalid".into(),
                     message: m,
-                    field: String::new(),
+                    field: "patch".into(),
                 }];
                 status
             }

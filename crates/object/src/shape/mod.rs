@@ -257,6 +257,24 @@ mod tests {
     }
 
     #[test]
+    fn quantities_are_written_one_way() {
+        let quantity = std::sync::Arc::new(crate::schema::Schema {
+            format: "quantity".into(),
+            ..crate::schema::Schema::of(crate::schema::Shape::IntOrString)
+        });
+        let map = crate::schema::Schema::of(crate::schema::Shape::Map {
+            values: quantity,
+            atomic: false,
+        });
+        let mut value = json!({"a": 1, "b": 0.5, "c": "0.25", "d": "1024Mi", "e": "junk", "f": "100m"});
+        prune(&map, &mut value);
+        assert_eq!(
+            value,
+            json!({"a": "1", "b": "500m", "c": "250m", "d": "1Gi", "e": "junk", "f": "100m"})
+        );
+    }
+
+    #[test]
     fn preserved_fields_stay_and_known_ones_within_are_pruned() {
         let open = crate::openapi::from_openapi_v3(&json!({
             "type": "object", "x-kubernetes-preserve-unknown-fields": true,

@@ -1,6 +1,8 @@
 //! Pruning: fields that the schema does not name are found and dropped, and so
-//! are nulls where a null means nothing. Must not judge values.
+//! are nulls where a null means nothing. What a decoder makes the same is written the
+//! same. Must not judge values.
 
+use meta::Quantity;
 use serde_json::Value;
 
 use crate::schema::{Schema, Shape};
@@ -15,7 +17,8 @@ pub fn unknown_fields(schema: &Schema, value: &Value) -> Vec<String> {
 
 /// Drops unknown fields, and nulls in fields that are not nullable; returns the paths of the
 /// unknown fields, as [`unknown_fields`] does. A null value in a map of strings becomes an
-/// empty string, as upstream's decoder has it; in other maps it goes.
+/// empty string, as upstream's decoder has it; in other maps it goes. Quantities, numbers
+/// among them, are written in their canonical form, so that `0.5` and `500m` are equal.
 pub fn prune(schema: &Schema, value: &mut Value) -> Vec<String> {
     let mut found = Vec::new();
     drop_from(schema, value, &Trail::Root, &mut found);
@@ -67,12 +70,30 @@ fn drop_from(schema: &Schema, value: &mut Value, trail: &Trail<'_>, found: &mut 
             drop_from(values, v, &trail.field(k), found);
             true
         }),
-        (Shape::List { items, .. }, Value::Array(list)) if has_fields(items) => {
+        (Shape::List { items, .. }, Value::Array(list)) => {
             for (i, v) in list.iter_mut().enumerate() {
                 drop_from(items, v, &trail.index(i), found);
             }
         }
+        (Shape::IntOrString, value) if schema.format == QUANTITY => canonical(value),
         _ => {}
+    }
+}
+
+/// The format of a node that holds a quantity.
+pub(super) const QUANTITY: &str = "quantity";
+
+fn canonical(value: &mut Value) {
+    let parsed: Option<Quantity> = match value {
+        Value::String(s) => s.parse().ok(),
+        Value::Number(n) => n.to_string().parse().ok(),
+        _ => None,
+    };
+    if let Some(q) = parsed {
+        let text = q.to_string();
+        if value.as_str() != Some(&text) {
+            *value = Value::String(text);
+        }
     }
 }
 

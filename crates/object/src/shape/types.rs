@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::prune::QUANTITY;
 use crate::schema::{Schema, Shape};
 
 /// The first value of a wrong type, in the words of upstream's decoder for built-in kinds:
@@ -40,7 +41,9 @@ impl<'v> Decoder<'_, 'v> {
             (Shape::String, Value::String(s)) => text(&schema.format, s),
             (Shape::Boolean, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => None,
             (Shape::Integer, Value::Number(n)) if fits(&schema.format, n) => None,
-            (Shape::IntOrString, Value::String(_) | Value::Number(_)) => None,
+            (Shape::IntOrString, Value::String(_) | Value::Number(_)) if schema.format == QUANTITY => quantity(value),
+            (Shape::IntOrString, Value::String(_)) => None,
+            (Shape::IntOrString, Value::Number(n)) if fits("int32", n) => None,
             _ => Some(self.wrong(schema, value)),
         }
     }
@@ -70,6 +73,15 @@ impl<'v> Decoder<'_, 'v> {
         let (owner, path) = (self.owner, self.path.join("."));
         format!("json: cannot unmarshal {given} into Go struct field {owner}{dot}{path} of type {wanted}")
     }
+}
+
+fn quantity(value: &Value) -> Option<String> {
+    let parsed = match value {
+        Value::String(s) => s.parse::<meta::Quantity>().is_ok(),
+        other => other.to_string().parse::<meta::Quantity>().is_ok(),
+    };
+    let message = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    (!parsed).then(|| message.to_owned())
 }
 
 /// Times and base64 have decoders of their own.
@@ -153,6 +165,26 @@ mod tests {
         ] {
             assert_eq!(type_error(&s, &value).as_deref(), Some(message));
         }
+    }
+
+    #[test]
+    fn quantities_are_numbers_with_suffixes() {
+        let quantity = Schema {
+            format: "quantity".into(),
+            ..Schema::of(Shape::IntOrString)
+        };
+        for good in [json!("100m"), json!(1), json!(0.5), json!("1Gi")] {
+            assert_eq!(type_error(&quantity, &good), None, "{good}");
+        }
+        for bad in [json!("much"), json!(""), json!({})] {
+            assert!(type_error(&quantity, &bad).is_some(), "{bad}");
+        }
+        let either = Schema::of(Shape::IntOrString);
+        assert_eq!(
+            type_error(&either, &json!("25%")).or(type_error(&either, &json!(3))),
+            None
+        );
+        assert!(type_error(&either, &json!(1.5)).is_some());
     }
 
     #[test]

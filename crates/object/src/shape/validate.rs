@@ -203,7 +203,8 @@ fn check_string(rules: &Rules, s: &str, trail: &Trail<'_>, errors: &mut ErrorLis
             ErrorKind::TooLong,
             &trail.path(),
             "",
-            format!("may not be more than {max} characters"),
+            // Upstream says bytes and counts characters.
+            format!("may not be more than {max} bytes"),
         );
     }
     if let Some(min) = rules.min_length.filter(|min| length() < *min) {
@@ -269,7 +270,7 @@ fn check_object(rules: &Rules, map: &Map<String, Value>, trail: &Trail<'_>, erro
             ErrorKind::TooMany,
             &trail.path(),
             n,
-            format!("must have at most {max} properties"),
+            format!("must have at most {max} items"),
         );
     }
     if let Some(min) = rules.min_properties.filter(|min| n < *min) {
@@ -381,7 +382,7 @@ mod tests {
             (
                 json!({"type": "string", "maxLength": 2}),
                 json!("äöü"),
-                "x: Too long: may not be more than 2 characters",
+                "x: Too long: may not be more than 2 bytes",
             ),
             (json!({"type": "string", "maxLength": 3}), json!("äöü"), ""),
             (
