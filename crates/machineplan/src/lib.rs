@@ -5,6 +5,7 @@
 //! Must not do I/O: paths and host facts come in, text goes out.
 
 mod cloudinit;
+mod devices;
 mod dhcp;
 mod network;
 mod qemu;

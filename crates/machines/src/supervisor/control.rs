@@ -89,14 +89,22 @@ pub(super) fn listen(
     commands: mpsc::Sender<Asked>,
     state: watch::Receiver<MachineState>,
 ) -> io::Result<()> {
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
+    let listener = bind(path)?;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(attend(stream, commands.clone(), state.clone()));
         }
     });
     Ok(())
+}
+
+/// A socket that only root may connect to.
+pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = std::fs::remove_file(path);
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 async fn attend(

@@ -73,7 +73,13 @@ pub fn supervise(directory: &Path) -> Result<(), SupervisorError> {
     if dir.exit().map_err(step("read exit.json"))?.is_some() {
         return Ok(());
     }
-    process::enter(&machine).map_err(step("enter the pod's namespace and cgroup"))?;
+    if let Err(error) = process::enter(&machine).map_err(step("enter the pod's namespace and cgroup")) {
+        // A QEMU that lives is left to a later try; without one this is the end.
+        if dir.live_qemu().is_none() {
+            dir.write_exit(&failure(&error)).map_err(step("write exit.json"))?;
+        }
+        return Err(error);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

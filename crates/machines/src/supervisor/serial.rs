@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use crate::files::MachineDir;
@@ -98,8 +98,7 @@ async fn pump(
 }
 
 fn listen(path: &Path, output: broadcast::Sender<Vec<u8>>, input: mpsc::Sender<Vec<u8>>) -> io::Result<()> {
-    let _ = std::fs::remove_file(path);
-    let listener = UnixListener::bind(path)?;
+    let listener = super::control::bind(path)?;
     tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
             tokio::spawn(attend(client, output.subscribe(), input.clone()));
