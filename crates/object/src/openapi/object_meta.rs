@@ -9,7 +9,7 @@ use crate::schema::{ListType, PatchStrategy, Schema, Shape};
 /// Adds apiVersion, kind and metadata to an object's schema. What a definition says of
 /// `metadata` can only narrow its name, so the full schema replaces it.
 pub(super) fn add_to(schema: &mut Schema) {
-    if matches!(schema.shape, Shape::Any) || !matches!(schema.shape, Shape::Object { .. } | Shape::Map { .. }) {
+    if !matches!(schema.shape, Shape::Object { .. } | Shape::Map { .. }) {
         schema.shape = Shape::Object {
             fields: BTreeMap::new(),
             required: Vec::new(),
@@ -58,16 +58,23 @@ fn object(fields: Vec<(&str, Arc<Schema>)>, required: &[&str], atomic: bool, def
     }
 }
 
-fn build() -> Arc<Schema> {
-    let string = || leaf(Shape::String);
-    let time = || formatted(Shape::String, "date-time");
-    let int64 = || formatted(Shape::Integer, "int64");
-    let strings = || {
-        leaf(Shape::Map {
-            values: leaf(Shape::String),
-            atomic: false,
-        })
-    };
+fn string() -> Arc<Schema> {
+    leaf(Shape::String)
+}
+
+fn time() -> Arc<Schema> {
+    formatted(Shape::String, "date-time")
+}
+
+fn merged(merge_key: Option<&str>) -> PatchStrategy {
+    PatchStrategy {
+        merge_key: merge_key.map(str::to_owned),
+        merge: true,
+        retain_keys: false,
+    }
+}
+
+fn owner_references() -> Arc<Schema> {
     let owner = object(
         vec![
             ("apiVersion", string()),
@@ -81,22 +88,15 @@ fn build() -> Arc<Schema> {
         true,
         "OwnerReference",
     );
-    let merged = |merge_key: Option<&str>| PatchStrategy {
-        merge_key: merge_key.map(str::to_owned),
-        merge: true,
-        retain_keys: false,
-    };
-    let owners = Shape::List {
+    leaf(Shape::List {
         items: Arc::new(owner),
         list: ListType::Map(vec!["uid".into()]),
         patch: merged(Some("uid")),
-    };
-    let finalizers = Shape::List {
-        items: string(),
-        list: ListType::Set,
-        patch: merged(None),
-    };
-    let managed = object(
+    })
+}
+
+fn managed_fields() -> Arc<Schema> {
+    let entry = object(
         vec![
             ("manager", string()),
             ("operation", string()),
@@ -110,10 +110,25 @@ fn build() -> Arc<Schema> {
         false,
         "ManagedFieldsEntry",
     );
-    let managed = Shape::List {
-        items: Arc::new(managed),
+    leaf(Shape::List {
+        items: Arc::new(entry),
         list: ListType::Atomic,
         patch: PatchStrategy::default(),
+    })
+}
+
+fn build() -> Arc<Schema> {
+    let int64 = || formatted(Shape::Integer, "int64");
+    let strings = || {
+        leaf(Shape::Map {
+            values: string(),
+            atomic: false,
+        })
+    };
+    let finalizers = Shape::List {
+        items: string(),
+        list: ListType::Set,
+        patch: merged(None),
     };
     let fields = vec![
         ("annotations", strings()),
@@ -124,10 +139,10 @@ fn build() -> Arc<Schema> {
         ("generateName", string()),
         ("generation", int64()),
         ("labels", strings()),
-        ("managedFields", leaf(managed)),
+        ("managedFields", managed_fields()),
         ("name", string()),
         ("namespace", string()),
-        ("ownerReferences", leaf(owners)),
+        ("ownerReferences", owner_references()),
         ("resourceVersion", string()),
         ("selfLink", string()),
         ("uid", string()),

@@ -297,6 +297,12 @@ mod tests {
         ] {
             assert_eq!(from_openapi_v3(&schema).unwrap_err().to_string(), message);
         }
+        for pattern in ["(?i)^ab$", r"\p{L}+", r"^\d{1,3}[\w.-]*$"] {
+            assert!(
+                from_openapi_v3(&json!({"type": "string", "pattern": pattern})).is_ok(),
+                "{pattern}"
+            );
+        }
         let bad = from_openapi_v3(&json!({"type": "string", "pattern": "("})).unwrap_err();
         assert_eq!(bad.path, "pattern");
     }

@@ -115,8 +115,8 @@ fn is_duration(s: &str) -> bool {
         let units = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
         // "ms" before "m": the longest unit that fits.
         let unit = units.iter().filter(|u| after.starts_with(**u)).max_by_key(|u| u.len());
-        match unit {
-            Some(unit) => rest = &after[unit.len()..],
+        match unit.and_then(|unit| after.strip_prefix(unit)) {
+            Some(after) => rest = after,
             None => return false,
         }
     }
