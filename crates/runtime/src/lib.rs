@@ -233,6 +233,9 @@ pub struct ContainerConfig {
     pub security_context: Value,
     /// `STOPSIGNAL` override; empty for the image's own.
     pub stop_signal: String,
+    /// Id of the container whose process namespace this one enters (ephemeral containers
+    /// with a target); empty for none.
+    pub target_id: String,
     /// Labels the runtime must give back in [`ContainerStatus`].
     pub labels: BTreeMap<String, String>,
     /// Annotations the runtime must give back.
