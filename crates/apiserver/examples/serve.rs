@@ -81,7 +81,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Config::default()
     };
     let built_in = Catalog::built_in();
-    let catalog = if built_in.is_empty() { Catalog::new(&SAMPLES) } else { built_in };
+    let catalog = if built_in.is_empty() {
+        Catalog::new(&SAMPLES)
+    } else {
+        built_in
+    };
     let server = ApiServer::open_with(config, store, catalog).await?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     println!("serving https://127.0.0.1:{port}");

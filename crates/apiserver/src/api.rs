@@ -102,7 +102,8 @@ impl ApiServer {
                 core.expire_events().await;
                 let now = core.revision();
                 // An idle server must not write.
-                if compact_to > 0 && compact_to != now
+                if compact_to > 0
+                    && compact_to != now
                     && let Err(error) = core.store.compact(compact_to).await
                 {
                     tracing::warn!(%error, "compact the store");

@@ -29,6 +29,8 @@ pub struct Core {
     pub(crate) anonymous: Arc<User>,
     /// Service addresses and ports that are being given out.
     pub(crate) reserved: Arc<admission::Reserved>,
+    /// Held by a write that counts against a quota.
+    pub(crate) quota: Arc<tokio::sync::Mutex<()>>,
     /// Cancelled when the server ends.
     pub(crate) stop: CancellationToken,
 }
@@ -56,6 +58,7 @@ impl Core {
             admission: admission::built_in(),
             rbac: Rbac::default(),
             reserved: Arc::default(),
+            quota: Arc::default(),
             stop,
         }))
     }
@@ -68,7 +71,11 @@ impl Core {
     /// Makes sure that the caches hold everything that anybody acknowledged, other
     /// servers on the same store included.
     pub(crate) async fn read_barrier(&self) -> Result<(), Status> {
-        let revision = self.store.revision().await.map_err(|e| crate::registry::store_status(&e))?;
+        let revision = self
+            .store
+            .revision()
+            .await
+            .map_err(|e| crate::registry::store_status(&e))?;
         self.wait_for(revision).await
     }
 

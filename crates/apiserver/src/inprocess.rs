@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use async_trait::async_trait;
-use client::{
-    Body, Client, DeleteOptions, EventStream, ListOptions, ObjectList, PatchType, WatchEvent, WriteOptions,
-};
+use client::{Body, Client, DeleteOptions, EventStream, ListOptions, ObjectList, PatchType, WatchEvent, WriteOptions};
 use futures::StreamExt;
 use futures::stream;
 use meta::{Gvr, Object, Status};
@@ -18,9 +16,7 @@ use crate::cache::{Begin, Delivery, Selection, Verb, Watch, select};
 use crate::core::Core;
 use crate::identity::User;
 use crate::machinery;
-use crate::registry::{
-    Call, DeleteRequest, Deleted, Input, ListQuery, PatchRequest, Target, parse_revision,
-};
+use crate::registry::{Call, DeleteRequest, Deleted, Input, ListQuery, PatchRequest, Target, parse_revision};
 use crate::resource::Resource;
 
 /// A client with an identity.
@@ -56,12 +52,20 @@ impl InProcess {
     }
 
     fn selection(resource: &Resource, namespace: &str, options: &ListOptions) -> Result<Selection, Status> {
-        Selection::parse(resource.kind, namespace, "", &options.label_selector, &options.field_selector)
+        Selection::parse(
+            resource.kind,
+            namespace,
+            "",
+            &options.label_selector,
+            &options.field_selector,
+        )
     }
 }
 
 fn answered(value: &Value) -> Result<Arc<Object>, Status> {
-    Object::from_value(value.clone()).map(Arc::new).map_err(Status::internal)
+    Object::from_value(value.clone())
+        .map(Arc::new)
+        .map_err(Status::internal)
 }
 
 #[async_trait]

@@ -21,10 +21,10 @@ mod server;
 mod subresources;
 mod wire;
 
+pub use crate::core::Core;
 pub use admission::{Admission, Attributes, Operation};
 pub use api::{ApiServer, OpenError};
 pub use cache::codec::stamp;
-pub use crate::core::Core;
 pub use config::{Config, TokenSigner};
 pub use identity::User;
 pub use resource::{Catalog, Resource};

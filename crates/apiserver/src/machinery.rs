@@ -26,7 +26,11 @@ pub struct Manager {
 impl Manager {
     /// The manager of a call.
     pub fn of(call: &Call, subresource: &str) -> Self {
-        let name = if call.field_manager.is_empty() { "unknown" } else { &call.field_manager };
+        let name = if call.field_manager.is_empty() {
+            "unknown"
+        } else {
+            &call.field_manager
+        };
         Manager {
             name: name.to_owned(),
             subresource: subresource.to_owned(),
@@ -135,7 +139,14 @@ pub fn apply(
         time: &time,
         has_status: kind.has_status(),
     };
-    let merged = object::apply::apply((kind.schema)(), live.map(|(v, _)| v), document, &mut all, &writer, force);
+    let merged = object::apply::apply(
+        (kind.schema)(),
+        live.map(|(v, _)| v),
+        document,
+        &mut all,
+        &writer,
+        force,
+    );
     let value = merged.map_err(Status::from)?;
     Ok((value, all.encode()))
 }
@@ -144,7 +155,9 @@ pub fn apply(
 pub fn touches_managers(patch: &Value) -> bool {
     match patch {
         Value::Array(ops) => ops.iter().any(|op| {
-            op.get("path").and_then(Value::as_str).is_some_and(|p| p.starts_with("/metadata/managedFields"))
+            op.get("path")
+                .and_then(Value::as_str)
+                .is_some_and(|p| p.starts_with("/metadata/managedFields"))
         }),
         patch => patch.pointer("/metadata/managedFields").is_some(),
     }

@@ -109,12 +109,16 @@ impl Catalog {
     /// By group, version and plural, as a path names it.
     pub fn resolve(&self, gvr: &Gvr) -> Result<&Arc<Resource>, Status> {
         let found = self.find(&gvr.group, &gvr.resource);
-        found.filter(|r| r.kind.version == gvr.version).ok_or_else(Status::no_such_path)
+        found
+            .filter(|r| r.kind.version == gvr.version)
+            .ok_or_else(Status::no_such_path)
     }
 
     /// By group and kind.
     pub fn of_kind(&self, group: &str, kind: &str) -> Option<&Arc<Resource>> {
-        self.ordered.iter().find(|r| r.kind.group == group && r.kind.kind == kind)
+        self.ordered
+            .iter()
+            .find(|r| r.kind.group == group && r.kind.kind == kind)
     }
 
     /// Whether nothing is served.

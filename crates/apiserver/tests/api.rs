@@ -8,7 +8,7 @@ mod hostile;
 mod identity;
 #[path = "api/semantics.rs"]
 mod semantics;
-#[path = "api/watches.rs"]
-mod watches;
 #[path = "api/streams.rs"]
 mod streams;
+#[path = "api/watches.rs"]
+mod watches;

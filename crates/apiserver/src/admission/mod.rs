@@ -3,6 +3,7 @@
 //!
 //! Must not commit anything on behalf of the request.
 
+mod limits;
 mod namespace;
 mod pod;
 mod restrict;
@@ -90,6 +91,7 @@ pub trait Admission: Send + Sync {
 pub fn built_in() -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace::NamespaceLifecycle),
+        Box::new(limits::LimitRanger),
         Box::new(pod::ServiceAccount),
         Box::new(restrict::NodeRestriction),
         Box::new(pod::Priority),
@@ -97,6 +99,7 @@ pub fn built_in() -> Vec<Box<dyn Admission>> {
         Box::new(namespace::DefaultStorageClass),
         Box::new(service::ServiceAddresses),
         Box::new(restrict::Escalation),
+        Box::new(limits::ResourceQuota),
     ]
 }
 

@@ -28,12 +28,23 @@ impl Admission for ServiceAccount {
     }
 
     async fn admit(&self, core: &Core, a: &mut Attributes<'_>) -> Result<(), Status> {
-        if a.object.pointer("/metadata/annotations").is_some_and(|x| x.get(MIRROR).is_some()) || !a.object["spec"].is_object() {
+        if a.object
+            .pointer("/metadata/annotations")
+            .is_some_and(|x| x.get(MIRROR).is_some())
+            || !a.object["spec"].is_object()
+        {
             return Ok(());
         }
         let spec = &mut a.object["spec"];
-        let text = |f: &str| spec.get(f).and_then(Value::as_str).filter(|s| !s.is_empty()).map(str::to_owned);
-        let name = text("serviceAccountName").or_else(|| text("serviceAccount")).unwrap_or_else(|| "default".into());
+        let text = |f: &str| {
+            spec.get(f)
+                .and_then(Value::as_str)
+                .filter(|s| !s.is_empty())
+                .map(str::to_owned)
+        };
+        let name = text("serviceAccountName")
+            .or_else(|| text("serviceAccount"))
+            .unwrap_or_else(|| "default".into());
         spec["serviceAccountName"] = name.as_str().into();
         spec["serviceAccount"] = name.as_str().into();
         let namespace = a.target.namespace;
@@ -47,7 +58,9 @@ impl Admission for ServiceAccount {
         };
         let account = item.object.to_value();
         let wish = spec.get("automountServiceAccountToken").and_then(Value::as_bool);
-        let mounts = wish.or_else(|| account["automountServiceAccountToken"].as_bool()).unwrap_or(true);
+        let mounts = wish
+            .or_else(|| account["automountServiceAccountToken"].as_bool())
+            .unwrap_or(true);
         if mounts {
             mount_token(spec);
         }
@@ -65,7 +78,10 @@ fn mount_token(spec: &mut Value) {
         !mounts.clone().any(|m| m["mountPath"] == TOKEN_MOUNT)
     };
     let lists = ["initContainers", "containers"];
-    if !lists.iter().any(|l| spec[*l].as_array().is_some_and(|l| l.iter().any(unmounted))) {
+    if !lists
+        .iter()
+        .any(|l| spec[*l].as_array().is_some_and(|l| l.iter().any(unmounted)))
+    {
         return;
     }
     let volume = format!("kube-api-access-{}", suffix(5));
@@ -112,22 +128,35 @@ impl Admission for Priority {
         if !a.object["spec"].is_object() {
             return Ok(());
         }
-        let wanted = a.object.pointer("/spec/priorityClassName").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let wanted = a
+            .object
+            .pointer("/spec/priorityClassName")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let classes = core.catalog.find("scheduling.k8s.io", "priorityclasses");
         let class = match (classes, wanted.as_str()) {
             (None, _) => None,
             (Some(classes), "") => {
                 let (snapshot, _) = classes.cache.snapshot();
                 let all = (&snapshot).into_iter().map(|(_, item)| item.object.to_value());
-                all.filter(|c| c["globalDefault"] == true).min_by_key(|c| c["value"].as_i64().unwrap_or(0))
+                all.filter(|c| c["globalDefault"] == true)
+                    .min_by_key(|c| c["value"].as_i64().unwrap_or(0))
             }
             (Some(classes), name) => match classes.cache.get(name) {
                 Some(item) => Some(item.object.to_value()),
-                None => return Err(a.target.forbidden(format!("no PriorityClass with name {name} was found"))),
+                None => {
+                    return Err(a
+                        .target
+                        .forbidden(format!("no PriorityClass with name {name} was found")));
+                }
             },
         };
         let value = class.as_ref().and_then(|c| c["value"].as_i64()).unwrap_or(0);
-        let policy = class.as_ref().and_then(|c| c["preemptionPolicy"].as_str()).unwrap_or("PreemptLowerPriority");
+        let policy = class
+            .as_ref()
+            .and_then(|c| c["preemptionPolicy"].as_str())
+            .unwrap_or("PreemptLowerPriority");
         let spec = &mut a.object["spec"];
         if let Some(given) = spec.get("priority").and_then(Value::as_i64)
             && given != value
@@ -137,7 +166,9 @@ impl Admission for Priority {
                  controller computed {value} from the given PriorityClass name"
             )));
         }
-        if wanted.is_empty() && let Some(name) = class.as_ref().and_then(|c| c.pointer("/metadata/name")) {
+        if wanted.is_empty()
+            && let Some(name) = class.as_ref().and_then(|c| c.pointer("/metadata/name"))
+        {
             spec["priorityClassName"] = name.clone();
         }
         spec["priority"] = value.into();
@@ -165,12 +196,15 @@ impl Admission for DefaultTolerationSeconds {
         for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
             let tolerated = spec["tolerations"].as_array().into_iter().flatten().any(|t| {
                 let text = |f: &str| t.get(f).and_then(Value::as_str).unwrap_or_default();
-                matches!(text("key"), "" | "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable")
-                    && (text("key").is_empty() || text("key") == key)
+                matches!(
+                    text("key"),
+                    "" | "node.kubernetes.io/not-ready" | "node.kubernetes.io/unreachable"
+                ) && (text("key").is_empty() || text("key") == key)
                     && matches!(text("effect"), "" | "NoExecute")
             });
             if !tolerated {
-                let toleration = json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
+                let toleration =
+                    json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300});
                 push(&mut spec["tolerations"], toleration);
             }
         }

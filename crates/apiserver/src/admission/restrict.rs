@@ -30,12 +30,20 @@ impl Admission for NodeRestriction {
         };
         let own = |name: &str| name == node;
         match (a.kind().kind, a.operation) {
-            ("Node", _) if !own(a.target.name) => {
-                Err(a.target.forbidden(format!("node \"{node}\" is not allowed to modify node \"{}\"", a.target.name)))
-            }
+            ("Node", _) if !own(a.target.name) => Err(a.target.forbidden(format!(
+                "node \"{node}\" is not allowed to modify node \"{}\"",
+                a.target.name
+            ))),
             ("Pod", Operation::Create) => {
-                let mirror = a.object.pointer("/metadata/annotations").is_some_and(|x| x.get("kubernetes.io/config.mirror").is_some());
-                let on = a.object.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+                let mirror = a
+                    .object
+                    .pointer("/metadata/annotations")
+                    .is_some_and(|x| x.get("kubernetes.io/config.mirror").is_some());
+                let on = a
+                    .object
+                    .pointer("/spec/nodeName")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 if mirror && own(on) {
                     return Ok(());
                 }
@@ -44,9 +52,9 @@ impl Admission for NodeRestriction {
             ("Pod", _) if !core.pod_is_on(node, a.target.namespace, a.target.name) => Err(a.target.forbidden(format!(
                 "node \"{node}\" can only update pods with spec.nodeName set to itself"
             ))),
-            ("Lease", _) if a.target.namespace != "kube-node-lease" || !own(a.target.name) => {
-                Err(a.target.forbidden(format!("node \"{node}\" can only access its own lease")))
-            }
+            ("Lease", _) if a.target.namespace != "kube-node-lease" || !own(a.target.name) => Err(a
+                .target
+                .forbidden(format!("node \"{node}\" can only access its own lease"))),
             _ => Ok(()),
         }
     }

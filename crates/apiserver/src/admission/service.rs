@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Service;
-use meta::field::{ErrorList, Path, quoted};
 use meta::Status;
+use meta::field::{ErrorList, Path, quoted};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -27,17 +27,22 @@ struct Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.of.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.what);
+        self.of
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.what);
     }
 }
 
 impl Reserved {
     fn take(self: &Arc<Self>, what: String) -> Option<Held> {
-        let fresh = self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(what.clone());
-        fresh.then(|| Held {
-            of: self.clone(),
-            what,
-        })
+        let fresh = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(what.clone());
+        fresh.then(|| Held { of: self.clone(), what })
     }
 }
 
@@ -57,7 +62,9 @@ impl Admission for ServiceAddresses {
     }
 
     fn handles(&self, a: &Attributes<'_>) -> bool {
-        a.is("", "Service") && matches!(a.operation, Operation::Create | Operation::Update) && a.object["spec"].is_object()
+        a.is("", "Service")
+            && matches!(a.operation, Operation::Create | Operation::Update)
+            && a.object["spec"].is_object()
     }
 
     async fn admit(&self, core: &Core, a: &mut Attributes<'_>) -> Result<(), Status> {
@@ -116,8 +123,16 @@ fn address(core: &Core, a: &mut Attributes<'_>, old: &Value, taken: &Taken, erro
         }
         return;
     }
-    let first = spec.pointer("/clusterIPs/0").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let mut ip = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let first = spec
+        .pointer("/clusterIPs/0")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let mut ip = spec
+        .get("clusterIP")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
     if ip.is_empty() {
         ip = first;
     }
@@ -132,7 +147,12 @@ fn address(core: &Core, a: &mut Attributes<'_>, old: &Value, taken: &Taken, erro
                 ip = chosen.to_string();
                 a.held.push(Box::new(held));
             }
-            None => errors.add(meta::field::ErrorKind::Internal, &Path::new("spec").child("clusterIPs"), "", "range is full"),
+            None => errors.add(
+                meta::field::ErrorKind::Internal,
+                &Path::new("spec").child("clusterIPs"),
+                "",
+                "range is full",
+            ),
         }
     } else if ip != "None" && ip != before {
         let path = Path::new("spec").child("clusterIPs");
@@ -183,7 +203,9 @@ fn claim_ip(core: &Core, ip: &str, taken: &Taken) -> Result<Held, String> {
     let offset = u32::from(parsed).wrapping_sub(base);
     if offset == 0 || offset >= size - 1 {
         let (net, bits) = core.config.service_cidr;
-        return Err(format!("the provided network does not match the current range. The range of valid IPs is {net}/{bits}"));
+        return Err(format!(
+            "the provided network does not match the current range. The range of valid IPs is {net}/{bits}"
+        ));
     }
     let used = || "provided IP is already allocated".to_owned();
     if taken.ips.contains_key(ip) {
@@ -197,7 +219,11 @@ fn node_ports(core: &Core, a: &mut Attributes<'_>, old: &Value, taken: &Taken, e
     let balanced = spec["type"] == "LoadBalancer" && spec["allocateLoadBalancerNodePorts"] != false;
     let wants = spec["type"] == "NodePort" || balanced;
     let types_differ = old.pointer("/spec/type") != spec.get("type");
-    let before = old.pointer("/spec/ports").and_then(Value::as_array).cloned().unwrap_or_default();
+    let before = old
+        .pointer("/spec/ports")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     let owned: HashSet<i64> = before.iter().filter_map(|p| p["nodePort"].as_i64()).collect();
     let external = matches!(spec["type"].as_str(), Some("NodePort" | "LoadBalancer"));
     let name = format!("{}/{}", a.target.namespace, a.target.name);
@@ -216,7 +242,9 @@ fn node_ports(core: &Core, a: &mut Attributes<'_>, old: &Value, taken: &Taken, e
         let mut given = port["nodePort"].as_i64().unwrap_or(0);
         if given == 0 {
             let same = before.iter().find(|p| {
-                p["port"] == port["port"] && p["protocol"].as_str().unwrap_or("TCP") == protocol && p["name"] == port["name"]
+                p["port"] == port["port"]
+                    && p["protocol"].as_str().unwrap_or("TCP") == protocol
+                    && p["name"] == port["name"]
             });
             given = same.and_then(|p| p["nodePort"].as_i64()).unwrap_or(0);
         }
@@ -243,7 +271,8 @@ fn node_ports(core: &Core, a: &mut Attributes<'_>, old: &Value, taken: &Taken, e
             port["nodePort"] = given.into();
         }
     }
-    a.held.extend(held.into_iter().map(|h| Box::new(h) as Box<dyn std::any::Any + Send>));
+    a.held
+        .extend(held.into_iter().map(|h| Box::new(h) as Box<dyn std::any::Any + Send>));
 }
 
 fn choose_port(
@@ -272,7 +301,11 @@ fn claim_port(core: &Core, port: i64, protocol: &str, taken: &Taken) -> Result<H
     let used = || "provided port is already allocated".to_owned();
     match u16::try_from(port) {
         Ok(p) if (low..=high).contains(&p) => {}
-        _ => return Err(format!("provided port is not in the valid range. The range of valid ports is {low}-{high}")),
+        _ => {
+            return Err(format!(
+                "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+            ));
+        }
     }
     let key = (i32::try_from(port).unwrap_or(0), protocol.to_owned());
     if taken.ports.contains_key(&key) {

@@ -55,7 +55,12 @@ impl Access<'_> {
     pub fn refusal(&self, user: &User) -> Status {
         let (name, verb) = (&user.name, self.verb);
         if self.resource.is_empty() {
-            return Status::forbidden("", "", "", format!("User \"{name}\" cannot {verb} path \"{}\"", self.path));
+            return Status::forbidden(
+                "",
+                "",
+                "",
+                format!("User \"{name}\" cannot {verb} path \"{}\"", self.path),
+            );
         }
         let scope = if self.namespace.is_empty() {
             "at the cluster scope".to_owned()

@@ -61,11 +61,22 @@ impl Core {
     /// Takes another identity, if the headers ask for it and the caller may.
     pub fn impersonate(&self, user: Arc<User>, headers: &HeaderMap) -> Result<Arc<User>, Status> {
         let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let groups: Vec<&str> = headers.get_all("impersonate-group").iter().filter_map(|v| v.to_str().ok()).collect();
+        let groups: Vec<&str> = headers
+            .get_all("impersonate-group")
+            .iter()
+            .filter_map(|v| v.to_str().ok())
+            .collect();
         let (name, uid) = (text("impersonate-user"), text("impersonate-uid"));
-        let extras = headers.iter().filter(|(k, _)| k.as_str().starts_with("impersonate-extra-"));
+        let extras = headers
+            .iter()
+            .filter(|(k, _)| k.as_str().starts_with("impersonate-extra-"));
         let extras: Vec<(String, String)> = extras
-            .filter_map(|(k, v)| Some((k.as_str().strip_prefix("impersonate-extra-")?.to_owned(), v.to_str().ok()?.to_owned())))
+            .filter_map(|(k, v)| {
+                Some((
+                    k.as_str().strip_prefix("impersonate-extra-")?.to_owned(),
+                    v.to_str().ok()?.to_owned(),
+                ))
+            })
             .collect();
         if name.is_empty() {
             if groups.is_empty() && uid.is_empty() && extras.is_empty() {
@@ -99,11 +110,18 @@ impl Core {
         }
         let group = "authentication.k8s.io";
         if !uid.is_empty() {
-            may(Access { group, ..core("uids", "", uid) })?;
+            may(Access {
+                group,
+                ..core("uids", "", uid)
+            })?;
         }
         for (key, value) in extras {
             let subresource = key.as_str();
-            may(Access { group, subresource, ..core("userextras", "", &value) })?;
+            may(Access {
+                group,
+                subresource,
+                ..core("userextras", "", &value)
+            })?;
             out.extra.entry(key).or_default().push(value);
         }
         if name != crate::identity::ANONYMOUS && !out.in_group(AUTHENTICATED) {
@@ -127,7 +145,9 @@ fn core<'a>(resource: &'a str, namespace: &'a str, name: &'a str) -> Access<'a> 
 fn bearer_protocol(headers: &HeaderMap) -> Option<String> {
     use base64::Engine;
     let protocols = headers.get("sec-websocket-protocol")?.to_str().ok()?;
-    let encoded = protocols.split(',').find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
+    let encoded = protocols
+        .split(',')
+        .find_map(|p| p.trim().strip_prefix("base64url.bearer.authorization.k8s.io."))?;
     let decoded = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(encoded).ok()?;
     String::from_utf8(decoded).ok()
 }

@@ -24,21 +24,32 @@ impl Core {
         let mut call = Call::new(Arc::new(User::master("system:apiserver")));
         call.field_manager = "allmend".into();
         for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-            self.ensure(&call, ("", "namespaces"), "", &json!({"metadata": {"name": namespace}})).await?;
+            self.ensure(&call, ("", "namespaces"), "", &json!({"metadata": {"name": namespace}}))
+                .await?;
         }
         for role in policy::cluster_roles() {
             self.reconcile(&call, "clusterroles", &role, "rules").await?;
         }
         for binding in policy::cluster_role_bindings() {
-            self.reconcile(&call, "clusterrolebindings", &binding, "subjects").await?;
+            self.reconcile(&call, "clusterrolebindings", &binding, "subjects")
+                .await?;
         }
         for (name, value, what) in [
-            ("system-node-critical", 2_000_001_000i64, "node critical pods that must not be moved from their current node."),
-            ("system-cluster-critical", 2_000_000_000, "cluster critical pods that must run in the cluster, but can be moved to another node if necessary."),
+            (
+                "system-node-critical",
+                2_000_001_000i64,
+                "node critical pods that must not be moved from their current node.",
+            ),
+            (
+                "system-cluster-critical",
+                2_000_000_000,
+                "cluster critical pods that must run in the cluster, but can be moved to another node if necessary.",
+            ),
         ] {
             let class = json!({"metadata": {"name": name}, "value": value,
                 "description": format!("Used for system {what}")});
-            self.ensure(&call, ("scheduling.k8s.io", "priorityclasses"), "", &class).await?;
+            self.ensure(&call, ("scheduling.k8s.io", "priorityclasses"), "", &class)
+                .await?;
         }
         if !self.config.root_ca.is_empty() {
             let ca = json!({"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": self.config.root_ca}});
@@ -78,10 +89,17 @@ impl Core {
             "subsets": [{"addresses": [{"ip": address.ip().to_string()}],
                 "ports": [{"name": "https", "port": address.port(), "protocol": "TCP"}]}],
         });
-        self.ensure(call, ("discovery.k8s.io", "endpointslices"), "default", &slice).await?;
+        self.ensure(call, ("discovery.k8s.io", "endpointslices"), "default", &slice)
+            .await?;
         self.ensure(call, ("", "endpoints"), "default", &endpoints).await?;
         // The address may have changed since the last start.
-        self.renew(call, ("discovery.k8s.io", "endpointslices"), &slice, &["endpoints", "ports"]).await?;
+        self.renew(
+            call,
+            ("discovery.k8s.io", "endpointslices"),
+            &slice,
+            &["endpoints", "ports"],
+        )
+        .await?;
         self.renew(call, ("", "endpoints"), &endpoints, &["subsets"]).await
     }
 
@@ -98,7 +116,11 @@ impl Core {
         };
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let target = Target::of(resource, namespace, "");
-        if resource.cache.get(&crate::resource::object_key(namespace, name)).is_some() {
+        if resource
+            .cache
+            .get(&crate::resource::object_key(namespace, name))
+            .is_some()
+        {
             return Ok(());
         }
         match self.create(call, target, object.clone().into()).await {
@@ -126,7 +148,10 @@ impl Core {
             }
             Ok(Change { value, managed: None })
         };
-        self.change(call, target, &renewed).await.map(drop).map_err(|status| failed(plural, name, status))
+        self.change(call, target, &renewed)
+            .await
+            .map(drop)
+            .map_err(|status| failed(plural, name, status))
     }
 
     /// Creates a role or binding, or adds to it what it lacks.
@@ -156,7 +181,10 @@ impl Core {
             }
             Ok(Change { value, managed: None })
         };
-        self.change(call, target, &added).await.map(drop).map_err(|status| failed(plural, name, status))
+        self.change(call, target, &added)
+            .await
+            .map(drop)
+            .map_err(|status| failed(plural, name, status))
     }
 
     /// Removes Events that are too old.
@@ -177,7 +205,10 @@ impl Core {
             // An event that repeats is as old as its last occurrence.
             let times = ["lastTimestamp", "eventTime"].map(|f| value[f].as_str().and_then(time::parse));
             let created = object.header().creation_timestamp.as_deref().and_then(time::parse);
-            let series = value.pointer("/series/lastObservedTime").and_then(Value::as_str).and_then(time::parse);
+            let series = value
+                .pointer("/series/lastObservedTime")
+                .and_then(Value::as_str)
+                .and_then(time::parse);
             let last = times.into_iter().chain([created, series]).flatten().max();
             if last.is_some_and(|t| t < oldest) {
                 let target = Target::of(resource, object.namespace(), object.name());

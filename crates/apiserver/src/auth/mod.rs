@@ -11,6 +11,6 @@ mod reviews;
 mod tokens;
 
 pub use access::Access;
-pub use rbac::Rbac;
 pub(crate) use authn::StaticTokens;
+pub use rbac::Rbac;
 pub(crate) use rbac::{not_covered, rules_of_role};

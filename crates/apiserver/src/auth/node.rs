@@ -67,8 +67,15 @@ fn names(pod: &Value, access: &Access<'_>) -> bool {
         }),
         "configmaps" => refers(spec, access.name, &["configMap", "configMapRef", "configMapKeyRef"]),
         "secrets" => {
-            refers(spec, access.name, &["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef"])
-                || spec["imagePullSecrets"].as_array().into_iter().flatten().any(|s| is(&s["name"]))
+            refers(
+                spec,
+                access.name,
+                &["secret", "secretRef", "secretKeyRef", "nodePublishSecretRef"],
+            ) || spec["imagePullSecrets"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|s| is(&s["name"]))
         }
         _ => false,
     }
@@ -79,7 +86,9 @@ fn refers(value: &Value, name: &str, fields: &[&str]) -> bool {
         Value::Array(items) => items.iter().any(|v| refers(v, name, fields)),
         Value::Object(map) => map.iter().any(|(field, v)| {
             let named = fields.contains(&field.as_str())
-                && ["name", "secretName"].iter().any(|n| v.get(n).and_then(Value::as_str) == Some(name));
+                && ["name", "secretName"]
+                    .iter()
+                    .any(|n| v.get(n).and_then(Value::as_str) == Some(name));
             named || refers(v, name, fields)
         }),
         _ => false,

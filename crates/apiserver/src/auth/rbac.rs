@@ -55,7 +55,10 @@ impl Rbac {
         self.visit(core, &index, user, access.namespace, &mut |rules, grant, _| {
             if rules.iter().any(|r| allows(r, access)) {
                 let role = format!("{} {:?}", grant.role_kind, grant.role);
-                reason = Some(format!("RBAC: allowed by {} of {role} to {:?}", grant.binding, user.name));
+                reason = Some(format!(
+                    "RBAC: allowed by {} of {role} to {:?}",
+                    grant.binding, user.name
+                ));
             }
             reason.is_some()
         });
@@ -238,7 +241,11 @@ fn covers_resource(list: &[String], access: &Access<'_>) -> bool {
 
 /// The parts of `wanted` that `owned` does not cover, one verb, group and resource at a time.
 pub(crate) fn not_covered(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule> {
-    wanted.iter().flat_map(pieces).filter(|piece| !owned.iter().any(|o| covers(o, piece))).collect()
+    wanted
+        .iter()
+        .flat_map(pieces)
+        .filter(|piece| !owned.iter().any(|o| covers(o, piece)))
+        .collect()
 }
 
 fn pieces(rule: &PolicyRule) -> Vec<PolicyRule> {
@@ -280,13 +287,15 @@ fn covers(owner: &PolicyRule, piece: &PolicyRule) -> bool {
     }
     if let Some(urls) = &piece.non_resource_urls {
         let url = urls.first().cloned().unwrap_or_default();
-        return owned(&owner.non_resource_urls).iter().any(|u| {
-            *u == url || u.strip_suffix('*').is_some_and(|prefix| url.starts_with(prefix))
-        });
+        return owned(&owner.non_resource_urls)
+            .iter()
+            .any(|u| *u == url || u.strip_suffix('*').is_some_and(|prefix| url.starts_with(prefix)));
     }
     let resource = first(&piece.resources);
     let covered = owned(&owner.resources).iter().any(|r| {
-        r == "*" || *r == resource || matches!((r.strip_prefix("*/"), resource.split_once('/')), (Some(a), Some((_, b))) if a == b)
+        r == "*"
+            || *r == resource
+            || matches!((r.strip_prefix("*/"), resource.split_once('/')), (Some(a), Some((_, b))) if a == b)
     });
     let names = owned(&owner.resource_names);
     let name = first(&piece.resource_names);

@@ -33,9 +33,18 @@ impl Core {
 
     fn review_token(&self, spec: &Value) -> Value {
         let token = spec["token"].as_str().unwrap_or_default();
-        let audiences: Vec<String> =
-            spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-        let fixed = if audiences.is_empty() { self.tokens.find(token) } else { None };
+        let audiences: Vec<String> = spec["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
+        let fixed = if audiences.is_empty() {
+            self.tokens.find(token)
+        } else {
+            None
+        };
         let found = match fixed {
             Some(user) => Some(((*user).clone(), vec![self.config.audience.clone()])),
             None => self.verify_service_token(token, &audiences),
@@ -64,7 +73,14 @@ impl Core {
         }
         let (verb, group, plural, sub, name, url) = if resource.is_object() {
             let r = |f| text(resource, f);
-            (r("verb"), r("group"), r("resource"), r("subresource"), r("name"), String::new())
+            (
+                r("verb"),
+                r("group"),
+                r("resource"),
+                r("subresource"),
+                r("name"),
+                String::new(),
+            )
         } else {
             let none = String::new;
             (text(path, "verb"), none(), none(), none(), none(), text(path, "path"))
@@ -112,13 +128,23 @@ impl Core {
 
 fn subject(spec: &Value) -> Result<User, Status> {
     let list = |v: &Value| -> Vec<String> {
-        v.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        v.as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect()
     };
     let user = User {
         name: spec["user"].as_str().unwrap_or_default().to_owned(),
         uid: spec["uid"].as_str().unwrap_or_default().to_owned(),
         groups: list(&spec["groups"]),
-        extra: spec["extra"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), list(v))).collect(),
+        extra: spec["extra"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), list(v)))
+            .collect(),
     };
     if user.name.is_empty() && user.groups.is_empty() {
         return Err(Status::bad_request("at least one of user or group must be specified"));

@@ -24,10 +24,18 @@ impl Core {
         }
         let claims = self.config.signer.as_ref()?.verify(token)?;
         let now = jiff::Timestamp::now().as_second();
-        if claims["iss"] != self.config.issuer.as_str() || claims["exp"].as_i64()? <= now || claims["nbf"].as_i64()? > now + 60 {
+        if claims["iss"] != self.config.issuer.as_str()
+            || claims["exp"].as_i64()? <= now
+            || claims["nbf"].as_i64()? > now + 60
+        {
             return None;
         }
-        let has: Vec<String> = claims["aud"].as_array()?.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+        let has: Vec<String> = claims["aud"]
+            .as_array()?
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect();
         let own = [self.config.audience.clone()];
         let wanted = if audiences.is_empty() { &own[..] } else { audiences };
         let matching: Vec<String> = wanted.iter().filter(|a| has.contains(a)).cloned().collect();
@@ -49,14 +57,18 @@ impl Core {
         user.uid = account["uid"].as_str()?.to_owned();
         let mut extra = |key: &str, value: &Value| {
             if let Some(value) = value.as_str() {
-                user.extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+                user.extra
+                    .insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
             }
         };
         extra("pod-name", &bound["pod"]["name"]);
         extra("pod-uid", &bound["pod"]["uid"]);
         extra("node-name", &bound["node"]["name"]);
         extra("node-uid", &bound["node"]["uid"]);
-        let id = claims["jti"].as_str().map(|j| json!(format!("JTI={j}"))).unwrap_or_default();
+        let id = claims["jti"]
+            .as_str()
+            .map(|j| json!(format!("JTI={j}")))
+            .unwrap_or_default();
         extra("credential-id", &id);
         Some((user, matching))
     }
@@ -65,16 +77,28 @@ impl Core {
         let (Some(name), Some(uid)) = (reference["name"].as_str(), reference["uid"].as_str()) else {
             return false;
         };
-        let item = self.catalog.find("", plural).and_then(|r| r.cache.get(&object_key(namespace, name)));
+        let item = self
+            .catalog
+            .find("", plural)
+            .and_then(|r| r.cache.get(&object_key(namespace, name)));
         item.is_some_and(|i| i.object.uid() == uid)
     }
 
     /// POST of `serviceaccounts/token`.
     pub(crate) fn request_token(&self, call: &Call, target: Target<'_>, mut request: Value) -> Result<Value, Status> {
         let account = self.current(target)?;
-        let signer = self.config.signer.as_ref().ok_or_else(|| Status::unavailable("no token signer is configured"))?;
+        let signer = self
+            .config
+            .signer
+            .as_ref()
+            .ok_or_else(|| Status::unavailable("no token signer is configured"))?;
         let spec = &request["spec"];
-        let mut audiences: Vec<&str> = spec["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let mut audiences: Vec<&str> = spec["audiences"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         if audiences.is_empty() {
             audiences.push(&self.config.audience);
         }
@@ -88,7 +112,12 @@ impl Core {
                 "may not specify a duration larger than 2^32 seconds"
             };
             errors.invalid(&path, seconds, why);
-            return Err(Status::invalid("authentication.k8s.io", "TokenRequest", target.name, &errors));
+            return Err(Status::invalid(
+                "authentication.k8s.io",
+                "TokenRequest",
+                target.name,
+                &errors,
+            ));
         }
         let mut bound = json!({
             "namespace": target.namespace,
@@ -104,8 +133,12 @@ impl Core {
             "jti": uuid::Uuid::new_v4().to_string(),
             "kubernetes.io": bound,
         });
-        let token = signer.sign(&claims).ok_or_else(|| Status::internal("the token could not be signed"))?;
-        let expires = jiff::Timestamp::from_second(expires).map(time::rfc3339).unwrap_or_default();
+        let token = signer
+            .sign(&claims)
+            .ok_or_else(|| Status::internal("the token could not be signed"))?;
+        let expires = jiff::Timestamp::from_second(expires)
+            .map(time::rfc3339)
+            .unwrap_or_default();
         request["spec"]["audiences"] = json!(audiences);
         request["spec"]["expirationSeconds"] = seconds.into();
         request["status"] = json!({"token": token, "expirationTimestamp": expires});
@@ -127,7 +160,10 @@ impl Core {
             Some("Secret") => ("secret", "secrets", target.namespace),
             Some("Node") => ("node", "nodes", ""),
             other => {
-                return Err(Status::bad_request(format!("cannot bind token to object of type {}", other.unwrap_or_default())));
+                return Err(Status::bad_request(format!(
+                    "cannot bind token to object of type {}",
+                    other.unwrap_or_default()
+                )));
             }
         };
         let resource = self.catalog.find("", plural).ok_or_else(Status::no_such_path)?;
@@ -142,14 +178,20 @@ impl Core {
         }
         if field == "pod" {
             let pod = object.to_value();
-            let account = pod.pointer("/spec/serviceAccountName").and_then(Value::as_str).unwrap_or_default();
+            let account = pod
+                .pointer("/spec/serviceAccountName")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if account != target.name {
                 return Err(Status::bad_request(format!(
                     "cannot bind token for serviceaccount \"{}\" to pod running with different serviceaccount name.",
                     target.name
                 )));
             }
-            let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            let node = pod
+                .pointer("/spec/nodeName")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if !node.is_empty() {
                 bound["node"] = json!({"name": node});
                 let nodes = self.catalog.find("", "nodes");

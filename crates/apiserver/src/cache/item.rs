@@ -32,7 +32,10 @@ impl Item {
         }
         let values = self.fields.get_or_init(|| {
             let value = self.object.to_value();
-            kind.selectable_fields.iter().map(|f| kind.strategy.field(&value, f)).collect()
+            kind.selectable_fields
+                .iter()
+                .map(|f| kind.strategy.field(&value, f))
+                .collect()
         });
         let at = kind.selectable_fields.iter().position(|f| *f == path);
         at.and_then(|i| values.get(i)).cloned().unwrap_or_default()

@@ -19,6 +19,9 @@ use super::item::{Item, Selection};
 /// An O(1) copy of all objects of a kind at one revision, in key order.
 pub type Snapshot = MapM<Arc<str>, Arc<Item>>;
 
+/// An object and its key.
+pub type Keyed = (Arc<str>, Arc<Item>);
+
 /// Events kept for watches that resume.
 const RING: usize = 2048;
 /// Events that a watcher may leave unread.
@@ -147,7 +150,7 @@ impl KindCache {
     }
 
     /// Takes the state read at start.
-    pub fn load(&self, items: Vec<(Arc<str>, Arc<Item>)>, revision: u64) {
+    pub fn load(&self, items: Vec<Keyed>, revision: u64) {
         let map = Snapshot::new().insert_many(items);
         let mut state = self.lock();
         state.map = map;
@@ -238,7 +241,9 @@ impl KindCache {
     pub fn keep_page(&self, revision: u64, snapshot: Snapshot) {
         let mut state = self.lock();
         let now = Instant::now();
-        state.pages.retain(|(r, since, _)| *r != revision && now.duration_since(*since) < PAGES_AGE);
+        state
+            .pages
+            .retain(|(r, since, _)| *r != revision && now.duration_since(*since) < PAGES_AGE);
         if state.pages.len() == PAGES {
             state.pages.pop_front();
         }
@@ -255,7 +260,9 @@ impl KindCache {
     /// Drops snapshots that nobody came back for.
     pub fn forget_pages(&self) {
         let now = Instant::now();
-        self.lock().pages.retain(|(_, since, _)| now.duration_since(*since) < PAGES_AGE);
+        self.lock()
+            .pages
+            .retain(|(_, since, _)| now.duration_since(*since) < PAGES_AGE);
     }
 
     /// Registers a watch; from this call on it misses nothing. `applied` is the revision that
@@ -327,14 +334,18 @@ pub fn select(
     selection: &Selection,
     after: &str,
     limit: usize,
-) -> (Vec<(Arc<str>, Arc<Item>)>, bool) {
+) -> (Vec<Keyed>, bool) {
     let (start, end) = selection.range();
     let low = if after > start.as_str() || (start.is_empty() && !after.is_empty()) {
         Bound::Excluded(after)
     } else {
         Bound::Included(start.as_str())
     };
-    let high = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end.as_str()) };
+    let high = if end.is_empty() {
+        Bound::Unbounded
+    } else {
+        Bound::Excluded(end.as_str())
+    };
     let mut out = Vec::new();
     // A continue token is input: it may point beyond the range.
     if !end.is_empty() && after >= end.as_str() {
@@ -358,6 +369,10 @@ pub fn remaining(snapshot: &Snapshot, selection: &Selection, after: &str) -> usi
     if !end.is_empty() && after >= end.as_str() {
         return 0;
     }
-    let high = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end.as_str()) };
+    let high = if end.is_empty() {
+        Bound::Unbounded
+    } else {
+        Bound::Excluded(end.as_str())
+    };
     snapshot.range::<str, _>((Bound::Excluded(after), high)).count()
 }

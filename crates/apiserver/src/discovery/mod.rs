@@ -15,8 +15,9 @@ use sha2::{Digest, Sha256};
 
 use crate::core::Core;
 use crate::resource::Catalog;
-use crate::server::discovery_tools::{Admitted, accept, gzip, header, json_answer, wants_gzip};
 use crate::server::Body;
+use crate::server::discovery_tools::{Admitted, accept, gzip, header, json_answer, wants_gzip};
+use crate::subresources::machines;
 
 /// How long a built document is kept without being asked for.
 const KEEP: Duration = Duration::from_secs(120);
@@ -57,13 +58,19 @@ impl Discovery {
             )),
             ["apis"] => {
                 let groups: Vec<Value> = group_names(catalog).into_iter().map(|g| group(catalog, g)).collect();
-                Ok(json_answer(200, &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})))
+                Ok(json_answer(
+                    200,
+                    &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
+                ))
             }
             ["apis", g] if group_names(catalog).contains(g) => {
                 let mut group = group(catalog, g);
                 group["kind"] = "APIGroup".into();
                 group["apiVersion"] = "v1".into();
                 Ok(json_answer(200, &group))
+            }
+            ["apis", g @ "subresources.kubevirt.io", v] if machines::VERSIONS.contains(v) => {
+                Ok(json_answer(200, &machine_parts(g, v)))
             }
             ["api", version] => resources(catalog, "", version),
             ["apis", g, version] => resources(catalog, g, version),
@@ -91,18 +98,30 @@ impl Discovery {
         let path = if core { "/api aggregated" } else { "/apis aggregated" };
         let mut response = self.document(admitted, path, || aggregated(catalog, core))?;
         let kind = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
-        let v2 = accept(admitted).contains("v=v2;") || accept(admitted).contains("v=v2,") || !accept(admitted).contains("v=v2beta1");
+        let v2 = accept(admitted).contains("v=v2;")
+            || accept(admitted).contains("v=v2,")
+            || !accept(admitted).contains("v=v2beta1");
         if !v2 {
-            return Err(Status::new(406, meta::Reason::NotAcceptable, "apidiscovery.k8s.io/v2 only"));
+            return Err(Status::new(
+                406,
+                meta::Reason::NotAcceptable,
+                "apidiscovery.k8s.io/v2 only",
+            ));
         }
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         Ok(response)
     }
 
     fn v3_index(&self, core: &Core) -> Value {
         let mut paths = serde_json::Map::new();
         for (group, version) in core.catalog.group_versions() {
-            let path = if group.is_empty() { format!("api/{version}") } else { format!("apis/{group}/{version}") };
+            let path = if group.is_empty() {
+                format!("api/{version}")
+            } else {
+                format!("apis/{group}/{version}")
+            };
             // The content changes with the program and with the kinds, so their names are enough.
             let names: Vec<&str> = kinds_of(&core.catalog, group, version).map(|k| k.kind).collect();
             let hash = hash(format!("{}{names:?}", core.config.git_version).as_bytes());
@@ -159,13 +178,19 @@ impl Discovery {
             gzip: gzip(plain.as_bytes()).into(),
             used: Instant::now(),
         };
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(kept.clone());
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(kept.clone());
         Arc::new(kept)
     }
 
     /// Drops documents that nobody asked for lately.
     pub(crate) fn forget(&self) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).retain(|k| k.used.elapsed() < KEEP);
+        self.kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|k| k.used.elapsed() < KEEP);
     }
 }
 
@@ -181,14 +206,25 @@ fn roots(catalog: &Catalog) -> Value {
             paths.push(format!("/apis/{group}/{version}"));
         }
     }
-    for path in ["/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"] {
+    for path in [
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ] {
         paths.push(path.to_owned());
     }
     json!({"paths": paths})
 }
 
 fn kinds_of<'c>(catalog: &'c Catalog, group: &'c str, version: &'c str) -> impl Iterator<Item = &'static Kind> + 'c {
-    catalog.iter().map(|r| r.kind).filter(move |k| k.group == group && k.version == version)
+    catalog
+        .iter()
+        .map(|r| r.kind)
+        .filter(move |k| k.group == group && k.version == version)
 }
 
 fn group_names(catalog: &Catalog) -> Vec<&'static str> {
@@ -249,11 +285,26 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Response<B
     ))
 }
 
+/// KubeVirt's group of subresources has no kinds of its own.
+fn machine_parts(group: &str, version: &str) -> Value {
+    let entry = |plural: &str, part: &str, verb: &str| json!({"name": format!("{plural}/{part}"), "singularName": "", "namespaced": true, "kind": "", "verbs": [verb]});
+    let on_machine = machines::ACTIONS.iter().map(|a| entry("virtualmachines", a, "update"));
+    let on_node = machines::ON_NODE
+        .iter()
+        .map(|a| entry("virtualmachineinstances", a, "get"));
+    let list: Vec<Value> = on_machine.chain(on_node).collect();
+    json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{group}/{version}"), "resources": list})
+}
+
 /// Name, group-version-kind of the body, and verbs of a subresource.
 pub(crate) fn subresource(
     kind: &Kind,
     s: &Subresource,
-) -> (&'static str, (&'static str, &'static str, &'static str), &'static [&'static str]) {
+) -> (
+    &'static str,
+    (&'static str, &'static str, &'static str),
+    &'static [&'static str],
+) {
     const WRITE: &[&str] = &["get", "patch", "update"];
     match s {
         Subresource::Status => ("status", (kind.group, kind.version, kind.kind), WRITE),
@@ -294,7 +345,8 @@ fn aggregated(catalog: &Catalog, core: bool) -> Value {
 }
 
 fn aggregated_kind(kind: &'static Kind) -> Value {
-    let response = |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
+    let response =
+        |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let mut entry = json!({
         "resource": kind.plural, "singularResource": kind.singular,
         "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },

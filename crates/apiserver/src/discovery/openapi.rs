@@ -50,14 +50,25 @@ fn add_paths(paths: &mut Map<String, Value>, kind: &'static Kind, v3: bool) {
     let gvk = (kind.group, kind.version, kind.kind);
     let verbs = |wanted: &[(&str, &str, &str)]| -> Map<String, Value> {
         let served = wanted.iter().filter(|(verb, ..)| kind.verbs.contains(verb));
-        served.map(|(_, method, action)| ((*method).to_owned(), operation(kind, gvk, "", method, action, v3))).collect()
+        served
+            .map(|(_, method, action)| ((*method).to_owned(), operation(kind, gvk, "", method, action, v3)))
+            .collect()
     };
-    let mut item = verbs(&[("list", "get", "list"), ("create", "post", "post"), ("deletecollection", "delete", "deletecollection")]);
+    let mut item = verbs(&[
+        ("list", "get", "list"),
+        ("create", "post", "post"),
+        ("deletecollection", "delete", "deletecollection"),
+    ]);
     if !item.is_empty() {
         item.insert("parameters".into(), path_parameters(kind, false, v3));
         paths.insert(collection.clone(), Value::Object(item));
     }
-    let mut item = verbs(&[("get", "get", "get"), ("update", "put", "put"), ("patch", "patch", "patch"), ("delete", "delete", "delete")]);
+    let mut item = verbs(&[
+        ("get", "get", "get"),
+        ("update", "put", "put"),
+        ("patch", "patch", "patch"),
+        ("delete", "delete", "delete"),
+    ]);
     if !item.is_empty() {
         item.insert("parameters".into(), path_parameters(kind, true, v3));
         paths.insert(format!("{collection}/{{name}}"), Value::Object(item));
@@ -92,17 +103,46 @@ fn add_subresource(paths: &mut Map<String, Value>, kind: &'static Kind, s: &Subr
 fn operation(kind: &Kind, gvk: (&str, &str, &str), part: &str, method: &str, action: &str, v3: bool) -> Value {
     let writes = !matches!(method, "get");
     let names: &[&str] = match (method, action) {
-        ("get", "list") => &["allowWatchBookmarks", "continue", "fieldSelector", "labelSelector", "limit", "resourceVersion",
-            "resourceVersionMatch", "sendInitialEvents", "timeoutSeconds", "watch", "pretty"],
+        ("get", "list") => &[
+            "allowWatchBookmarks",
+            "continue",
+            "fieldSelector",
+            "labelSelector",
+            "limit",
+            "resourceVersion",
+            "resourceVersionMatch",
+            "sendInitialEvents",
+            "timeoutSeconds",
+            "watch",
+            "pretty",
+        ],
         ("patch", _) => &["dryRun", "fieldManager", "fieldValidation", "force", "pretty"],
         ("post" | "put", _) => &["dryRun", "fieldManager", "fieldValidation", "pretty"],
-        ("delete", "delete") => &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy", "pretty"],
-        ("delete", _) => &["dryRun", "continue", "fieldSelector", "gracePeriodSeconds", "labelSelector", "limit",
-            "propagationPolicy", "resourceVersion"],
+        ("delete", "delete") => &[
+            "dryRun",
+            "gracePeriodSeconds",
+            "orphanDependents",
+            "propagationPolicy",
+            "pretty",
+        ],
+        ("delete", _) => &[
+            "dryRun",
+            "continue",
+            "fieldSelector",
+            "gracePeriodSeconds",
+            "labelSelector",
+            "limit",
+            "propagationPolicy",
+            "resourceVersion",
+        ],
         _ => &["pretty"],
     };
     let parameters: Vec<Value> = names.iter().map(|n| parameter(n, v3)).collect();
-    let group = if kind.group.is_empty() { "core" } else { kind.group.split('.').next().unwrap_or_default() };
+    let group = if kind.group.is_empty() {
+        "core"
+    } else {
+        kind.group.split('.').next().unwrap_or_default()
+    };
     let id = format!("{action}_{group}_{}_{}_{part}", kind.version, kind.plural);
     let mut out = json!({
         "operationId": id, "parameters": parameters,
@@ -114,13 +154,15 @@ fn operation(kind: &Kind, gvk: (&str, &str, &str), part: &str, method: &str, act
         out["responses"] = json!({"200": {"description": "OK", "content": {
             "application/json": {"schema": reference("#/components/schemas/")}}}});
         if writes && method != "delete" {
-            out["requestBody"] = json!({"content": {"*/*": {"schema": reference("#/components/schemas/")}}, "required": true});
+            out["requestBody"] =
+                json!({"content": {"*/*": {"schema": reference("#/components/schemas/")}}, "required": true});
         }
     } else {
         out["responses"] = json!({"200": {"description": "OK", "schema": reference("#/definitions/")}});
         out["consumes"] = json!(["*/*"]);
         out["produces"] = json!(["application/json", "application/yaml"]);
-        if writes && method != "delete"
+        if writes
+            && method != "delete"
             && let Some(list) = out["parameters"].as_array_mut()
         {
             list.push(json!({"name": "body", "in": "body", "required": true, "schema": reference("#/definitions/")}));

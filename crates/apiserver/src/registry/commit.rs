@@ -35,7 +35,8 @@ impl Core {
     ) -> Result<Written, Status> {
         let key = target.resource.key(target.namespace, target.name);
         let value = codec::encode(&draft.value, draft.managed.as_deref()).map_err(Status::internal)?;
-        self.commit_put(target, target.name, Txn::update(key, revision, value)).await
+        self.commit_put(target, target.name, Txn::update(key, revision, value))
+            .await
     }
 
     /// Removes the version `revision` of the object; the answer is its last state.
@@ -60,8 +61,16 @@ impl Core {
         }
         // So much was written meanwhile that the event has left the ring.
         let event = committed.events.first();
-        let bytes = event.map(|e| if e.value.is_empty() { e.prev.as_ref().map(|p| &p.value) } else { Some(&e.value) });
-        let bytes = bytes.flatten().ok_or_else(|| Status::internal("the commit changed nothing"))?;
+        let bytes = event.map(|e| {
+            if e.value.is_empty() {
+                e.prev.as_ref().map(|p| &p.value)
+            } else {
+                Some(&e.value)
+            }
+        });
+        let bytes = bytes
+            .flatten()
+            .ok_or_else(|| Status::internal("the commit changed nothing"))?;
         Ok(Written::Done(Arc::new(codec::decode(bytes).map_err(Status::internal)?)))
     }
 }
@@ -72,13 +81,13 @@ pub(crate) fn store_status(error: &store::Error) -> Status {
         store::Error::Compacted { .. } => Status::expired(
             "The provided resource version is too old to display a consistent list result; start a new list",
         ),
-        store::Error::FutureRevision { requested, current } => {
-            too_large(*requested, *current)
-        }
-        store::Error::TooLarge { .. } => {
-            Status::new(413, meta::Reason::RequestEntityTooLarge, error.to_string())
-        }
-        store::Error::NoSpace { .. } => Status::new(507, meta::Reason::Other("InsufficientStorage".into()), error.to_string()),
+        store::Error::FutureRevision { requested, current } => too_large(*requested, *current),
+        store::Error::TooLarge { .. } => Status::new(413, meta::Reason::RequestEntityTooLarge, error.to_string()),
+        store::Error::NoSpace { .. } => Status::new(
+            507,
+            meta::Reason::Other("InsufficientStorage".into()),
+            error.to_string(),
+        ),
         store::Error::Closed => Status::unavailable("the server is shutting down"),
         store::Error::Unavailable { .. } => Status::unavailable(error.to_string()),
         other => {

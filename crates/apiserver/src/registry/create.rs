@@ -29,13 +29,19 @@ impl Core {
         }
         let revision = meta_str(&value, "resourceVersion");
         if !matches!(revision, "" | "0") {
-            return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+            return Err(Status::bad_request(
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         let generated = meta_str(&value, "name").is_empty() && !meta_str(&value, "generateName").is_empty();
         let mut tries = if generated { NAME_TRIES } else { 1 };
         loop {
             tries -= 1;
-            let fresh = if tries > 0 { value.clone() } else { std::mem::take(&mut value) };
+            let fresh = if tries > 0 {
+                value.clone()
+            } else {
+                std::mem::take(&mut value)
+            };
             match self.create_once(call, target, fresh, None).await {
                 Err(status) if status.is_already_exists() && tries > 0 => {}
                 done => return done,
@@ -139,5 +145,7 @@ pub(super) fn report(call: &Call, problems: Vec<String>) -> Result<(), Status> {
 /// The answer to a dry run.
 pub(crate) fn dry(draft: Draft) -> Result<Answer, Status> {
     let raw = crate::cache::codec::encode_raw(&draft.value).map_err(Status::internal)?;
-    Object::from_parts(raw.into(), draft.managed).map(Arc::new).map_err(Status::internal)
+    Object::from_parts(raw.into(), draft.managed)
+        .map(Arc::new)
+        .map_err(Status::internal)
 }

@@ -63,7 +63,9 @@ impl DeleteRequest {
         match value.get("gracePeriodSeconds") {
             None | Some(Value::Null) => {}
             Some(n) => {
-                let n = n.as_i64().ok_or_else(|| Status::bad_request("gracePeriodSeconds must be an integer"))?;
+                let n = n
+                    .as_i64()
+                    .ok_or_else(|| Status::bad_request("gracePeriodSeconds must be an integer"))?;
                 if n < 0 {
                     return Err(Status::bad_request("gracePeriodSeconds must not be negative"));
                 }
@@ -71,7 +73,10 @@ impl DeleteRequest {
             }
         }
         let precondition = |field: &str| {
-            let found = value.get("preconditions").and_then(|p| p.get(field)).and_then(Value::as_str);
+            let found = value
+                .get("preconditions")
+                .and_then(|p| p.get(field))
+                .and_then(Value::as_str);
             found.map(str::to_owned)
         };
         out.uid = precondition("uid");
@@ -79,7 +84,9 @@ impl DeleteRequest {
         let orphan = value.get("orphanDependents").and_then(Value::as_bool);
         let policy = value.get("propagationPolicy").and_then(Value::as_str);
         if orphan.is_some() && policy.is_some() {
-            return Err(Status::bad_request("orphanDependents and deletionPropagation cannot be both set"));
+            return Err(Status::bad_request(
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
         }
         out.propagation = match (policy, orphan) {
             (Some(policy), _) => Some(Self::policy(policy)?),
@@ -228,7 +235,13 @@ fn mark(target: Target<'_>, before: &Value, request: &DeleteRequest, now: Timest
         finalizers.push(FOREGROUND.into());
     }
     let was_marked = !meta_str(before, "deletionTimestamp").is_empty();
-    let grace = target.resource.kind.strategy.delete_grace(before, request.grace_period_seconds).unwrap_or(0).max(0);
+    let grace = target
+        .resource
+        .kind
+        .strategy
+        .delete_grace(before, request.grace_period_seconds)
+        .unwrap_or(0)
+        .max(0);
     let held = !finalizers.is_empty() || namespace_waits(before);
     let Some(metadata) = meta_mut(&mut value) else {
         return value;

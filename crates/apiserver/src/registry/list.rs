@@ -66,22 +66,33 @@ impl ListQuery {
             "" => RvMatch::Unset,
             "NotOlderThan" => RvMatch::NotOlderThan,
             "Exact" => RvMatch::Exact,
-            other => return Err(invalid(&format!(
-                "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""
-            ))),
+            other => {
+                return Err(invalid(&format!(
+                    "resourceVersionMatch: Unsupported value: \"{other}\": supported values: \"Exact\", \"NotOlderThan\", \"\""
+                )));
+            }
         };
         if rv_match != RvMatch::Unset && rv.is_empty() {
-            return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            return Err(invalid(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if rv_match != RvMatch::Unset && !token.is_empty() {
-            return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided"));
+            return Err(invalid(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if rv_match == RvMatch::Exact && rv == "0" {
-            return Err(invalid("resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\""));
+            return Err(invalid(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            ));
         }
         let limit = match limit {
             "" => 0,
-            n => n.parse::<i64>().map_err(|_| Status::bad_request(format!("limit must be an integer, not \"{n}\"")))?.max(0),
+            n => n
+                .parse::<i64>()
+                .map_err(|_| Status::bad_request(format!("limit must be an integer, not \"{n}\"")))?
+                .max(0),
         };
         Ok(ListQuery {
             resource_version: rv.to_owned(),
@@ -120,7 +131,13 @@ impl Core {
             return Ok(listed);
         }
         listed.limit = query.limit;
-        let (page, more) = select(&listed.snapshot, target.resource.kind, selection, &listed.after, query.limit);
+        let (page, more) = select(
+            &listed.snapshot,
+            target.resource.kind,
+            selection,
+            &listed.after,
+            query.limit,
+        );
         if more && let Some((last, _)) = page.last() {
             listed.continue_token = encode_token(revision, last);
             if selection.is_plain() {
@@ -134,8 +151,8 @@ impl Core {
     async fn snapshot_for(&self, target: Target<'_>, query: &ListQuery) -> Result<(Snapshot, u64), Status> {
         let cache = &target.resource.cache;
         let wanted = parse_revision(&query.resource_version)?;
-        let exact = query.rv_match == RvMatch::Exact
-            || (query.rv_match == RvMatch::Unset && query.limit > 0 && wanted > 0);
+        let exact =
+            query.rv_match == RvMatch::Exact || (query.rv_match == RvMatch::Unset && query.limit > 0 && wanted > 0);
         self.wait_for(wanted).await?;
         if wanted == 0 && query.resource_version.is_empty() {
             self.read_barrier().await?;
@@ -180,7 +197,9 @@ pub(crate) fn parse_revision(text: &str) -> Result<u64, Status> {
     match text {
         "" => Ok(0),
         n => n.parse().map_err(|_| {
-            Status::bad_request(format!("Invalid value: \"{n}\": strconv.ParseUint: parsing \"{n}\": invalid syntax"))
+            Status::bad_request(format!(
+                "Invalid value: \"{n}\": strconv.ParseUint: parsing \"{n}\": invalid syntax"
+            ))
         }),
     }
 }
@@ -197,8 +216,14 @@ fn decode_token(token: &str) -> Result<(u64, String), Status> {
     if value["v"] != "meta.k8s.io/v1" {
         return Err(bad("server does not recognize this encoded version"));
     }
-    let revision = value["rv"].as_u64().filter(|r| *r > 0).ok_or_else(|| bad("incorrect encoded start resourceVersion"))?;
-    let start = value["start"].as_str().filter(|s| !s.is_empty()).ok_or_else(|| bad("no start key"))?;
+    let revision = value["rv"]
+        .as_u64()
+        .filter(|r| *r > 0)
+        .ok_or_else(|| bad("incorrect encoded start resourceVersion"))?;
+    let start = value["start"]
+        .as_str()
+        .filter(|s| !s.is_empty())
+        .ok_or_else(|| bad("no start key"))?;
     Ok((revision, start.trim_end_matches('\u{0}').to_owned()))
 }
 

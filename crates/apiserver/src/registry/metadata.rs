@@ -20,7 +20,9 @@ const ANNOTATIONS_MAX: usize = 256 << 10;
 /// `n` random characters as generated names end with.
 pub(crate) fn suffix(n: usize) -> String {
     let mut rng = rand::rng();
-    (0..n).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
+    (0..n)
+        .map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]))
+        .collect()
 }
 
 /// The object's metadata, made if it is missing. `None` when the value is not an object.
@@ -35,13 +37,24 @@ pub(crate) fn meta_mut(value: &mut Value) -> Option<&mut Map<String, Value>> {
 
 /// A string of the metadata; empty when unset.
 pub(crate) fn meta_str<'v>(value: &'v Value, field: &str) -> &'v str {
-    value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+    value
+        .get("metadata")
+        .and_then(|m| m.get(field))
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// Strings of a metadata list.
 pub(crate) fn meta_list(value: &Value, field: &str) -> Vec<String> {
-    let list = value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_array);
-    list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    let list = value
+        .get("metadata")
+        .and_then(|m| m.get(field))
+        .and_then(Value::as_array);
+    list.into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Checks that the body is of the resource's kind and belongs where the path says.
@@ -64,9 +77,9 @@ pub(crate) fn check_place(target: Target<'_>, value: &mut Value) -> Result<(), S
     } else if given.is_empty() {
         metadata.insert("namespace".into(), target.namespace.into());
     } else if given != target.namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     Ok(())
 }
@@ -96,7 +109,13 @@ pub(crate) fn fill_new(value: &mut Value, resource: &Resource, now: Timestamp) {
     let Some(metadata) = meta_mut(value) else {
         return;
     };
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "resourceVersion", "generation"] {
+    for field in [
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "resourceVersion",
+        "generation",
+    ] {
         metadata.remove(field);
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
@@ -188,7 +207,11 @@ pub(crate) fn validate(resource: &Resource, value: &Value, errors: &mut ErrorLis
             errors.invalid(&at, quoted(finalizer), problem);
         }
         if !finalizer.contains('/') && !matches!(finalizer.as_str(), "orphan" | "foregroundDeletion" | "kubernetes") {
-            errors.invalid(&at, quoted(finalizer), "name is neither a standard finalizer name nor is it fully qualified");
+            errors.invalid(
+                &at,
+                quoted(finalizer),
+                "name is neither a standard finalizer name nor is it fully qualified",
+            );
         }
     }
     validate_owners(value, &path.child("ownerReferences"), errors);
@@ -234,7 +257,11 @@ fn validate_owners(value: &Value, path: &Path, errors: &mut ErrorList) {
         let text = |f: &str| owner.get(f).and_then(Value::as_str).unwrap_or_default();
         for field in ["apiVersion", "kind", "name", "uid"] {
             if text(field).is_empty() {
-                let detail = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                let detail = if field == "apiVersion" {
+                    "version must not be empty"
+                } else {
+                    "must not be empty"
+                };
                 errors.invalid(&at.child(field), quoted(""), detail);
             }
         }
@@ -266,13 +293,14 @@ pub(crate) fn validate_update(new: &Value, old: &Value, errors: &mut ErrorList) 
         return;
     }
     let before = meta_list(old, "finalizers");
-    let added: Vec<String> = meta_list(new, "finalizers").into_iter().filter(|f| !before.contains(f)).collect();
+    let added: Vec<String> = meta_list(new, "finalizers")
+        .into_iter()
+        .filter(|f| !before.contains(f))
+        .collect();
     if !added.is_empty() {
         errors.forbidden(
             &path.child("finalizers"),
-            format!(
-                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
-            ),
+            format!("no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"),
         );
     }
 }

@@ -13,12 +13,12 @@ mod patch;
 mod scale;
 mod update;
 
-pub use delete::{DeleteRequest, Deleted};
 pub(crate) use commit::{Written, store_status};
 pub(crate) use create::dry;
-pub(crate) use metadata::suffix;
+pub use delete::{DeleteRequest, Deleted};
 pub(crate) use list::parse_revision;
 pub use list::{ListQuery, Listed};
+pub(crate) use metadata::suffix;
 pub use patch::PatchRequest;
 pub use update::Change;
 

@@ -46,7 +46,9 @@ impl Core {
             {
                 metadata.remove("resourceVersion");
             }
-            if request.form == PatchType::Json && meta_str(&value, "resourceVersion") == old.resource_version().to_string() {
+            if request.form == PatchType::Json
+                && meta_str(&value, "resourceVersion") == old.resource_version().to_string()
+            {
                 metadata::meta_mut(&mut value).map(|m| m.remove("resourceVersion"));
             }
             let name = meta_str(&value, "name");
@@ -68,10 +70,15 @@ impl Core {
     /// Server-side apply: creates what is not there.
     async fn apply(&self, call: &Call, target: Target<'_>, mut document: Value) -> Result<Answer, Status> {
         if call.field_manager.is_empty() {
-            return Err(invalid_options("fieldManager: Required value: is required for apply patch"));
+            return Err(invalid_options(
+                "fieldManager: Required value: is required for apply patch",
+            ));
         }
         metadata::check_place(target, &mut document)?;
-        if document.pointer("/metadata/managedFields").is_some_and(|m| !m.is_null()) {
+        if document
+            .pointer("/metadata/managedFields")
+            .is_some_and(|m| !m.is_null())
+        {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         if meta_str(&document, "name").is_empty()
@@ -95,7 +102,9 @@ impl Core {
             if !exists && target.subresource.is_empty() {
                 let uid = meta_str(&document, "uid");
                 if !uid.is_empty() {
-                    return Err(target.conflict(format!("uid mismatch: the provided object specified uid {uid}, and no existing object was found")));
+                    return Err(target.conflict(format!(
+                        "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                    )));
                 }
                 let (value, managed) = machinery::apply(kind, None, &document, &manager, call.force)?;
                 match self.create_once(call, target, value, Some(managed)).await {
@@ -106,8 +115,13 @@ impl Core {
             return self
                 .change(call, target, &|old| {
                     let live = old.to_value();
-                    let (mut value, managed): (Value, Option<Bytes>) =
-                        machinery::apply(kind, Some((&live, old.managed_fields())), &document, &manager, call.force)?;
+                    let (mut value, managed): (Value, Option<Bytes>) = machinery::apply(
+                        kind,
+                        Some((&live, old.managed_fields())),
+                        &document,
+                        &manager,
+                        call.force,
+                    )?;
                     // Only a revision that the applied document names is a precondition.
                     if let Some(metadata) = metadata::meta_mut(&mut value) {
                         match document.pointer("/metadata/resourceVersion") {

@@ -60,7 +60,9 @@ impl Core {
             let scale = wanted(&scale_of(old, paths))?;
             let replicas = match scale.pointer("/spec/replicas") {
                 None | Some(Value::Null) => 0,
-                Some(n) => n.as_i64().ok_or_else(|| Status::bad_request("spec.replicas must be an integer"))?,
+                Some(n) => n
+                    .as_i64()
+                    .ok_or_else(|| Status::bad_request("spec.replicas must be an integer"))?,
             };
             if replicas < 0 {
                 let mut errors = meta::field::ErrorList::new();
@@ -88,7 +90,9 @@ fn paths(target: Target<'_>) -> Result<ScalePaths, Status> {
 }
 
 fn get<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
-    path.split('.').filter(|p| !p.is_empty()).try_fold(value, |v, part| v.get(part))
+    path.split('.')
+        .filter(|p| !p.is_empty())
+        .try_fold(value, |v, part| v.get(part))
 }
 
 fn set(value: &mut Value, path: &str, to: Value) {
@@ -111,7 +115,10 @@ fn scale_of(object: &Object, paths: ScalePaths) -> Value {
             LabelSelector::from_object(v).map(|s| s.to_string()).unwrap_or_default()
         }
         Some(Value::Object(m)) => {
-            let terms: Vec<String> = m.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default())).collect();
+            let terms: Vec<String> = m
+                .iter()
+                .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or_default()))
+                .collect();
             terms.join(",")
         }
         _ => String::new(),

@@ -155,10 +155,17 @@ impl Core {
             Some(managed) => managed,
             None => {
                 let live = (&before, old.managed_fields());
-                machinery::track(kind, Some(live), &value, given.as_ref(), &Manager::of(call, target.subresource))
+                machinery::track(
+                    kind,
+                    Some(live),
+                    &value,
+                    given.as_ref(),
+                    &Manager::of(call, target.subresource),
+                )
             }
         };
-        self.write_change(call, target, old, &before, Draft { value, managed }).await
+        self.write_change(call, target, old, &before, Draft { value, managed })
+            .await
     }
 
     async fn write_change(
@@ -244,7 +251,10 @@ fn spec_changed(new: &Value, old: &Value) -> bool {
 /// Whether an object that is being deleted has nothing left to wait for.
 pub(super) fn is_finished(value: &Value) -> bool {
     let deleting = !meta_str(value, "deletionTimestamp").is_empty();
-    let grace = value.pointer("/metadata/deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    let grace = value
+        .pointer("/metadata/deletionGracePeriodSeconds")
+        .and_then(Value::as_i64)
+        .unwrap_or(0);
     deleting && grace == 0 && meta_list(value, "finalizers").is_empty() && !namespace_waits(value)
 }
 
@@ -252,5 +262,8 @@ pub(super) fn is_finished(value: &Value) -> bool {
 pub(super) fn namespace_waits(value: &Value) -> bool {
     value["kind"] == "Namespace"
         && value["apiVersion"] == "v1"
-        && value.pointer("/spec/finalizers").and_then(Value::as_array).is_some_and(|f| !f.is_empty())
+        && value
+            .pointer("/spec/finalizers")
+            .and_then(Value::as_array)
+            .is_some_and(|f| !f.is_empty())
 }

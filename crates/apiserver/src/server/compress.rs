@@ -16,7 +16,10 @@ const WORTH: usize = 128 << 10;
 
 /// Whether the client takes gzip.
 pub(crate) fn wanted(headers: &HeaderMap) -> bool {
-    let accepted = headers.get(ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let accepted = headers
+        .get(ACCEPT_ENCODING)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
     accepted.split(',').any(|e| {
         let mut parts = e.split(';').map(str::trim);
         parts.next() == Some("gzip") && !parts.any(|q| matches!(q, "q=0" | "q=0.0"))
@@ -51,18 +54,22 @@ pub(crate) fn list(mut list: ListBody) -> Response<Body> {
 /// gzip of a document that is kept.
 pub(crate) fn document(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 6), Compression::default());
-    match encoder.write_all(bytes).and_then(|()| encoder.finish()) {
-        Ok(done) => done,
-        Err(_) => Vec::new(),
-    }
+    encoder
+        .write_all(bytes)
+        .and_then(|()| encoder.finish())
+        .unwrap_or_default()
 }
 
 fn answer(bytes: Vec<u8>, compressed: bool) -> Response<Body> {
     let mut response = Response::new(Body::from(bytes));
     response.headers_mut().insert(CONTENT_TYPE, JSON);
-    response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+    response
+        .headers_mut()
+        .insert(VARY, HeaderValue::from_static("Accept-Encoding"));
     if compressed {
-        response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        response
+            .headers_mut()
+            .insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     response
 }

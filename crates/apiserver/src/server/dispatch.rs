@@ -36,7 +36,8 @@ impl Frontend {
         if head {
             *response.body_mut() = Body::empty();
         }
-        self.metrics.count(&method, label, response.status().as_u16(), start.elapsed());
+        self.metrics
+            .count(&method, label, response.status().as_u16(), start.elapsed());
         response
     }
 
@@ -48,7 +49,9 @@ impl Frontend {
     ) -> Result<Response<Body>, Status> {
         let query = Query::parse(request.uri().query());
         let route = route::parse(request.uri().path())?;
-        let user = self.core.authenticate(connection.certificate.as_ref(), request.headers())?;
+        let user = self
+            .core
+            .authenticate(connection.certificate.as_ref(), request.headers())?;
         let user = self.core.impersonate(user, request.headers())?;
         match route {
             Route::Resource(path) => {
@@ -59,9 +62,10 @@ impl Frontend {
                 if is_long_running(verb, &path, &admitted.query) {
                     return self.resource(admitted, path, verb).await;
                 }
-                let _permit = self.in_flight.try_acquire().map_err(|_| {
-                    Status::too_many_requests("Too many requests, please try again later.", 1)
-                })?;
+                let _permit = self
+                    .in_flight
+                    .try_acquire()
+                    .map_err(|_| Status::too_many_requests("Too many requests, please try again later.", 1))?;
                 self.limited(self.resource(admitted, path, verb)).await
             }
             Route::Other => {
@@ -131,6 +135,6 @@ fn is_long_running(verb: &str, path: &ResourcePath, query: &Query) -> bool {
 }
 
 /// A header's text; empty when absent or not text.
-pub(crate) fn header<'h>(headers: &'h HeaderMap, name: http::header::HeaderName) -> &'h str {
+pub(crate) fn header(headers: &HeaderMap, name: http::header::HeaderName) -> &str {
     headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default()
 }

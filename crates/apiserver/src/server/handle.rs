@@ -161,17 +161,28 @@ impl Frontend {
         Ok(response)
     }
 
-    async fn write(&self, admitted: Admitted, target: Target<'_>, verb: &'static str) -> Result<Response<Body>, Status> {
+    async fn write(
+        &self,
+        admitted: Admitted,
+        target: Target<'_>,
+        verb: &'static str,
+    ) -> Result<Response<Body>, Status> {
         let accepted = accepted(&admitted)?;
         let (mut call, headers, body) = self.take(&admitted.user, &admitted.query, admitted.request).await?;
         let existed = self.core.current(target).is_ok();
         let mut response = match verb {
             "create" => {
-                let object = self.core.create(&call, target, intake::object(&headers, &body)?).await?;
+                let object = self
+                    .core
+                    .create(&call, target, intake::object(&headers, &body)?)
+                    .await?;
                 self.object(201, accepted, target, &object)
             }
             "update" => {
-                let object = self.core.update(&call, target, intake::object(&headers, &body)?).await?;
+                let object = self
+                    .core
+                    .update(&call, target, intake::object(&headers, &body)?)
+                    .await?;
                 self.object(200, accepted, target, &object)
             }
             "patch" => {
@@ -202,8 +213,11 @@ impl Frontend {
                 let items: Vec<Value> = gone.iter().map(|o| o.to_full_value()).collect();
                 let kind = format!("{}List", target.resource.kind.kind);
                 let revision = self.core.revision().to_string();
-                respond::json(200, &json!({"kind": kind, "apiVersion": target.resource.api_version,
-                    "metadata": {"resourceVersion": revision}, "items": items}))
+                respond::json(
+                    200,
+                    &json!({"kind": kind, "apiVersion": target.resource.api_version,
+                    "metadata": {"resourceVersion": revision}, "items": items}),
+                )
             }
         };
         respond::warn(&mut response, &call.warnings());
@@ -236,8 +250,16 @@ impl Frontend {
         }
         let (call, headers, body) = self.take(&admitted.user, &admitted.query, admitted.request).await?;
         let scale = match verb {
-            "update" => self.core.update_scale(&call, target, intake::object(&headers, &body)?).await?,
-            "patch" => self.core.patch_scale(&call, target, intake::patch(&headers, &body)?).await?,
+            "update" => {
+                self.core
+                    .update_scale(&call, target, intake::object(&headers, &body)?)
+                    .await?
+            }
+            "patch" => {
+                self.core
+                    .patch_scale(&call, target, intake::patch(&headers, &body)?)
+                    .await?
+            }
             _ => return Err(not_allowed(target.resource, verb)),
         };
         let mut response = respond::json(200, &scale);
@@ -248,7 +270,10 @@ impl Frontend {
 
 /// What the client accepts.
 pub(super) fn accepted(admitted: &Admitted) -> Result<Accepted, Status> {
-    Form::negotiate(header(admitted.request.headers(), ACCEPT), admitted.query.get("includeObject"))
+    Form::negotiate(
+        header(admitted.request.headers(), ACCEPT),
+        admitted.query.get("includeObject"),
+    )
 }
 
 fn selection(admitted: &Admitted, target: Target<'_>) -> Result<Selection, Status> {
@@ -305,8 +330,14 @@ fn returns_object(target: &Target<'_>) -> bool {
     target.resource.kind.group.is_empty()
         && matches!(
             target.resource.kind.plural,
-            "pods" | "services" | "namespaces" | "serviceaccounts" | "persistentvolumes" | "persistentvolumeclaims"
-                | "podtemplates" | "resourcequotas"
+            "pods"
+                | "services"
+                | "namespaces"
+                | "serviceaccounts"
+                | "persistentvolumes"
+                | "persistentvolumeclaims"
+                | "podtemplates"
+                | "resourcequotas"
         )
 }
 

@@ -50,12 +50,20 @@ impl Frontend {
                 _ => true,
             };
             all_fine &= fine;
-            lines.push_str(&if fine { format!("[+]{check} ok\n") } else { format!("[-]{check} failed: reason withheld\n") });
+            lines.push_str(&if fine {
+                format!("[+]{check} ok\n")
+            } else {
+                format!("[-]{check} failed: reason withheld\n")
+            });
         }
         if lines.is_empty() {
             return Err(Status::no_such_path());
         }
-        let verbose = admitted.request.uri().query().is_some_and(|q| q.starts_with("verbose") || q.contains("&verbose"));
+        let verbose = admitted
+            .request
+            .uri()
+            .query()
+            .is_some_and(|q| q.starts_with("verbose") || q.contains("&verbose"));
         Ok(match (all_fine, verbose) {
             (true, false) => respond::text(200, "ok"),
             (true, true) => respond::text(200, format!("{lines}{page} check passed\n")),
@@ -87,15 +95,28 @@ impl Frontend {
         for r in self.core.catalog.stored() {
             let name = meta::Gvr::of(r.kind.group, r.kind.version, r.kind.plural).group_resource();
             let (watchers, cut_off) = r.cache.watchers();
-            gauges.push((format!("apiserver_storage_objects{{resource=\"{name}\"}}"), r.cache.len() as u64));
+            gauges.push((
+                format!("apiserver_storage_objects{{resource=\"{name}\"}}"),
+                r.cache.len() as u64,
+            ));
             if watchers > 0 {
-                gauges.push((format!("apiserver_registered_watchers{{resource=\"{name}\"}}"), watchers as u64));
+                gauges.push((
+                    format!("apiserver_registered_watchers{{resource=\"{name}\"}}"),
+                    watchers as u64,
+                ));
             }
             if cut_off > 0 {
-                gauges.push((format!("apiserver_terminated_watchers_total{{resource=\"{name}\"}}"), cut_off));
+                gauges.push((
+                    format!("apiserver_terminated_watchers_total{{resource=\"{name}\"}}"),
+                    cut_off,
+                ));
             }
         }
-        let busy = self.core.config.max_in_flight.saturating_sub(self.in_flight.available_permits());
+        let busy = self
+            .core
+            .config
+            .max_in_flight
+            .saturating_sub(self.in_flight.available_permits());
         gauges.push(("apiserver_current_inflight_requests".into(), busy as u64));
         respond::text(200, self.metrics.text(&gauges))
     }

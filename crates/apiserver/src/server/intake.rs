@@ -110,7 +110,10 @@ pub(crate) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<PatchRequest, St
         }
     };
     // JSON is YAML, and quicker to read.
-    let looks_like_json = body.iter().find(|b| !b.is_ascii_whitespace()).is_some_and(|b| matches!(b, b'{' | b'['));
+    let looks_like_json = body
+        .iter()
+        .find(|b| !b.is_ascii_whitespace())
+        .is_some_and(|b| matches!(b, b'{' | b'['));
     let yaml = form == PatchType::Apply && !looks_like_json;
     let Input { value, problems } = machinery::decode(body, yaml)?;
     if form != PatchType::Json && !value.is_object() {
@@ -125,7 +128,11 @@ pub(crate) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<PatchRequest, St
 
 /// Decodes the options of DELETE, from body and query.
 pub(crate) fn delete(headers: &HeaderMap, body: &[u8], query: &Query) -> Result<(DeleteRequest, bool), Status> {
-    let value = if body.is_empty() { Value::Null } else { object(headers, body)?.value };
+    let value = if body.is_empty() {
+        Value::Null
+    } else {
+        object(headers, body)?.value
+    };
     let mut request = DeleteRequest::from_value(&value)?;
     if !query.get("gracePeriodSeconds").is_empty() {
         let n = query.get("gracePeriodSeconds").parse();
@@ -135,7 +142,10 @@ pub(crate) fn delete(headers: &HeaderMap, body: &[u8], query: &Query) -> Result<
     if !query.get("propagationPolicy").is_empty() {
         request.propagation = Some(DeleteRequest::policy(query.get("propagationPolicy"))?);
     }
-    let dry = value.get("dryRun").and_then(Value::as_array).is_some_and(|d| d.iter().any(|x| x == "All"));
+    let dry = value
+        .get("dryRun")
+        .and_then(Value::as_array)
+        .is_some_and(|d| d.iter().any(|x| x == "All"));
     Ok((request, dry))
 }
 
@@ -166,7 +176,9 @@ pub(crate) fn options(call: &mut Call, query: &Query) -> Result<(), Status> {
     call.force = query.flag("force");
     let given = query.get("fieldManager");
     if given.len() > 128 || given.chars().any(|c| c.is_control()) {
-        return Err(Status::bad_request("fieldManager: Invalid value: must be at most 128 printable characters"));
+        return Err(Status::bad_request(
+            "fieldManager: Invalid value: must be at most 128 printable characters",
+        ));
     }
     given.clone_into(&mut call.field_manager);
     Ok(())

@@ -75,10 +75,18 @@ impl Metrics {
         }
         out.push_str("# TYPE apiserver_request_duration_seconds histogram\n");
         for (s, c) in all.iter().filter(|(s, _)| s.verb != "watch") {
-            let labels = format!("verb=\"{}\",resource=\"{}\",code=\"{}\"", s.verb.to_uppercase(), s.resource, s.code);
+            let labels = format!(
+                "verb=\"{}\",resource=\"{}\",code=\"{}\"",
+                s.verb.to_uppercase(),
+                s.resource,
+                s.code
+            );
             for (n, bound) in c.buckets.iter().zip(BUCKETS) {
                 let seconds = bound as f64 / 1000.0;
-                let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{seconds}\"}} {n}");
+                let _ = writeln!(
+                    out,
+                    "apiserver_request_duration_seconds_bucket{{{labels},le=\"{seconds}\"}} {n}"
+                );
             }
             let name = "apiserver_request_duration_seconds";
             let _ = writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", c.requests);

@@ -55,8 +55,13 @@ impl Frontend {
         };
         let host = of("InternalIP").or_else(|| of("Hostname"));
         let host = host.ok_or_else(|| Status::unavailable(format!("node {node:?} has reported no address yet")))?;
-        let port = value.pointer("/status/daemonEndpoints/kubeletEndpoint/Port").and_then(serde_json::Value::as_u64);
-        let port = port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0).unwrap_or(10250);
+        let port = value
+            .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
+            .and_then(serde_json::Value::as_u64);
+        let port = port
+            .and_then(|p| u16::try_from(p).ok())
+            .filter(|p| *p > 0)
+            .unwrap_or(10250);
         Ok(Destination {
             address: (host, port),
             tls: Some(node.to_owned()),
@@ -74,7 +79,10 @@ impl Frontend {
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, body) = request.into_parts();
         let mut onward = Request::builder().method(parts.method);
-        let uri = to.path.parse::<Uri>().map_err(|_| Status::bad_request("the path cannot be passed on"))?;
+        let uri = to
+            .path
+            .parse::<Uri>()
+            .map_err(|_| Status::bad_request("the path cannot be passed on"))?;
         onward = onward.uri(uri);
         let mut onward = onward.body(body).map_err(Status::internal)?;
         *onward.headers_mut() = onward_headers(&parts.headers, upgrade.as_ref());
@@ -89,7 +97,9 @@ impl Frontend {
             )
         };
         let connect = self.connect(&to, onward);
-        let connected = tokio::time::timeout(CONNECT, connect).await.map_err(|_| failed(&"timed out"))?;
+        let connected = tokio::time::timeout(CONNECT, connect)
+            .await
+            .map_err(|_| failed(&"timed out"))?;
         let mut response = connected.map_err(|e| failed(&e))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS
             && let Some(client_side) = client_side
@@ -116,7 +126,11 @@ impl Frontend {
         Ok(Response::from_parts(parts, Body::Node(body)))
     }
 
-    async fn connect(&self, to: &Destination, request: Request<Incoming>) -> Result<Response<Incoming>, std::io::Error> {
+    async fn connect(
+        &self,
+        to: &Destination,
+        request: Request<Incoming>,
+    ) -> Result<Response<Incoming>, std::io::Error> {
         let stream = TcpStream::connect((to.address.0.as_str(), to.address.1)).await?;
         stream.set_nodelay(true)?;
         let Some(name) = &to.tls else {
@@ -137,8 +151,9 @@ async fn exchange<S>(stream: S, request: Request<Incoming>) -> Result<Response<I
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(std::io::Error::other)?;
     tokio::spawn(connection.with_upgrades());
     sender.send_request(request).await.map_err(std::io::Error::other)
 }
@@ -160,8 +175,11 @@ fn onward_headers(headers: &HeaderMap, upgrade: Option<&HeaderValue>) -> HeaderM
     }
     // A token may travel as a subprotocol.
     if let Some(protocols) = headers.get("sec-websocket-protocol").and_then(|v| v.to_str().ok()) {
-        let kept: Vec<&str> =
-            protocols.split(',').map(str::trim).filter(|p| !p.starts_with("base64url.bearer.")).collect();
+        let kept: Vec<&str> = protocols
+            .split(',')
+            .map(str::trim)
+            .filter(|p| !p.starts_with("base64url.bearer."))
+            .collect();
         if let Ok(value) = HeaderValue::from_str(&kept.join(", ")) {
             out.insert("sec-websocket-protocol", value);
         }

@@ -16,10 +16,14 @@ pub(crate) fn error(status: &Status) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     if status.code == 401 {
-        response.headers_mut().insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        response
+            .headers_mut()
+            .insert(http::header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if status.retry_after_seconds > 0 {
-        response.headers_mut().insert(RETRY_AFTER, status.retry_after_seconds.into());
+        response
+            .headers_mut()
+            .insert(RETRY_AFTER, status.retry_after_seconds.into());
     }
     response
 }
@@ -31,7 +35,11 @@ pub(crate) fn json(code: u16, value: &Value) -> Response<Body> {
 
 /// Text.
 pub(crate) fn text(code: u16, text: impl Into<String>) -> Response<Body> {
-    bytes(code, HeaderValue::from_static("text/plain; charset=utf-8"), text.into().into_bytes())
+    bytes(
+        code,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+        text.into().into_bytes(),
+    )
 }
 
 /// Bytes of some type.

@@ -126,7 +126,10 @@ fn decode(part: &str) -> Result<String, Status> {
             continue;
         }
         let digit = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
-        let (high, low) = (digit(bytes.next()).ok_or_else(bad)?, digit(bytes.next()).ok_or_else(bad)?);
+        let (high, low) = (
+            digit(bytes.next()).ok_or_else(bad)?,
+            digit(bytes.next()).ok_or_else(bad)?,
+        );
         out.push(u8::try_from(high * 16 + low).map_err(|_| bad())?);
     }
     let text = String::from_utf8(out).map_err(|_| bad())?;
@@ -169,11 +172,20 @@ mod tests {
         assert_eq!((p.namespace.as_str(), p.resource.as_str()), ("shop", "pods"));
         assert_eq!((p.name.as_str(), p.subresource.as_str()), ("web-1", "log"));
         let p = path("/apis/apps/v1/deployments");
-        assert_eq!((p.group.as_str(), p.version.as_str(), p.resource.as_str()), ("apps", "v1", "deployments"));
+        assert_eq!(
+            (p.group.as_str(), p.version.as_str(), p.resource.as_str()),
+            ("apps", "v1", "deployments")
+        );
         let p = path("/api/v1/namespaces/shop");
-        assert_eq!((p.resource.as_str(), p.name.as_str(), p.namespace.as_str()), ("namespaces", "shop", "shop"));
+        assert_eq!(
+            (p.resource.as_str(), p.name.as_str(), p.namespace.as_str()),
+            ("namespaces", "shop", "shop")
+        );
         let p = path("/api/v1/namespaces/shop/finalize");
-        assert_eq!((p.resource.as_str(), p.name.as_str(), p.subresource.as_str()), ("namespaces", "shop", "finalize"));
+        assert_eq!(
+            (p.resource.as_str(), p.name.as_str(), p.subresource.as_str()),
+            ("namespaces", "shop", "finalize")
+        );
         let p = path("/apis/rbac.authorization.k8s.io/v1/clusterroles/system%3Anode");
         assert_eq!(p.name, "system:node");
         let p = path("/api/v1/nodes/n/proxy/a/b");
@@ -182,14 +194,27 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_resources() {
-        for text in ["/", "/api", "/api/v1", "/apis/apps/v1", "/healthz", "/openapi/v3/apis/apps/v1"] {
+        for text in [
+            "/",
+            "/api",
+            "/api/v1",
+            "/apis/apps/v1",
+            "/healthz",
+            "/openapi/v3/apis/apps/v1",
+        ] {
             assert_eq!(parse(text), Ok(Route::Other), "{text}");
         }
     }
 
     #[test]
     fn tricks_are_refused() {
-        for text in ["/api/v1/namespaces/a/pods/%2e%2e", "/api/v1/pods/a%2fb", "/api/v1/pods/%zz", "/api/v1/a/../b", "/api/v1/pods/%00"] {
+        for text in [
+            "/api/v1/namespaces/a/pods/%2e%2e",
+            "/api/v1/pods/a%2fb",
+            "/api/v1/pods/%zz",
+            "/api/v1/a/../b",
+            "/api/v1/pods/%00",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
     }

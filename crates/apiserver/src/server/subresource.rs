@@ -51,15 +51,24 @@ impl Frontend {
         let (call, headers, body) = self.take(&admitted.user, &admitted.query, admitted.request).await?;
         let mut response = match verb {
             "create" => {
-                let answer = self.core.post_subresource(&call, target, intake::object(&headers, &body)?).await?;
+                let answer = self
+                    .core
+                    .post_subresource(&call, target, intake::object(&headers, &body)?)
+                    .await?;
                 respond::json(201, &answer)
             }
             "update" => {
-                let object = self.core.put_subresource(&call, target, intake::object(&headers, &body)?).await?;
+                let object = self
+                    .core
+                    .put_subresource(&call, target, intake::object(&headers, &body)?)
+                    .await?;
                 self.object(200, accepted, target, &object)
             }
             "patch" => {
-                let object = self.core.patch_subresource(&call, target, intake::patch(&headers, &body)?).await?;
+                let object = self
+                    .core
+                    .patch_subresource(&call, target, intake::patch(&headers, &body)?)
+                    .await?;
                 self.object(200, accepted, target, &object)
             }
             _ => return Err(not_allowed(target.resource, verb)),
@@ -71,7 +80,10 @@ impl Frontend {
     /// Logs, exec, attach and port-forward, on the paths of the kubelet's API.
     async fn pod_stream(&self, admitted: Admitted, target: Target<'_>) -> Result<Response<Body>, Status> {
         let pod = self.core.current(target)?.to_value();
-        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+        let node = pod
+            .pointer("/spec/nodeName")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let is_log = target.subresource == "log";
         let container = match target.subresource {
             "portforward" => String::new(),
@@ -82,7 +94,10 @@ impl Frontend {
             return if is_log {
                 Ok(respond::text(200, ""))
             } else {
-                Err(Status::bad_request(format!("pod {} does not have a host assigned", target.name)))
+                Err(Status::bad_request(format!(
+                    "pod {} does not have a host assigned",
+                    target.name
+                )))
             };
         }
         let (namespace, name) = (target.namespace, target.name);
@@ -103,19 +118,36 @@ impl Frontend {
             [name] => ("", *name, ""),
             [name, port] => ("", *name, *port),
             [scheme, name, port] => (*scheme, *name, *port),
-            _ => return Err(Status::bad_request(format!("invalid service request {:?}", target.name))),
+            _ => {
+                return Err(Status::bad_request(format!(
+                    "invalid service request {:?}",
+                    target.name
+                )));
+            }
         };
         let object = self.core.current(Target { name, ..target })?.to_value();
         let (host, port) = if target.resource.kind.plural == "pods" {
-            let ip = object.pointer("/status/podIP").and_then(Value::as_str).unwrap_or_default();
-            let first = object.pointer("/spec/containers/0/ports/0/containerPort").and_then(Value::as_u64);
-            let port = if port.is_empty() { first.unwrap_or(80).to_string() } else { port.to_owned() };
+            let ip = object
+                .pointer("/status/podIP")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let first = object
+                .pointer("/spec/containers/0/ports/0/containerPort")
+                .and_then(Value::as_u64);
+            let port = if port.is_empty() {
+                first.unwrap_or(80).to_string()
+            } else {
+                port.to_owned()
+            };
             (ip.to_owned(), port)
         } else {
-            let ip = object.pointer("/spec/clusterIP").and_then(Value::as_str).unwrap_or_default();
+            let ip = object
+                .pointer("/spec/clusterIP")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             let ports = object.pointer("/spec/ports").and_then(Value::as_array);
-            let mut ports = ports.into_iter().flatten();
-            let found = ports.find(|p| port.is_empty() || p["name"] == port || p["port"].to_string() == port);
+            let (mut ports, number) = (ports.into_iter().flatten(), port.parse::<u64>().ok());
+            let found = ports.find(|p| port.is_empty() || p["name"] == port || p["port"].as_u64() == number);
             let port = found.and_then(|p| p["port"].as_u64());
             let missing = || Status::unavailable(format!("no endpoints available for service {name:?}"));
             (ip.to_owned(), port.ok_or_else(missing)?.to_string())
@@ -144,7 +176,13 @@ impl Frontend {
         if !machines::VERSIONS.contains(&path.version.as_str()) {
             return Err(machines::unknown());
         }
-        let find = |plural: &str| self.core.catalog.find("kubevirt.io", plural).cloned().ok_or_else(machines::unknown);
+        let find = |plural: &str| {
+            self.core
+                .catalog
+                .find("kubevirt.io", plural)
+                .cloned()
+                .ok_or_else(machines::unknown)
+        };
         let action = path.subresource.as_str();
         match path.resource.as_str() {
             "virtualmachines" if machines::ACTIONS.contains(&action) && verb == "update" => {
@@ -152,7 +190,11 @@ impl Frontend {
                 let target = Target::of(&resource, &path.namespace, &path.name).sub(action);
                 let (call, headers, body): (Call, _, _) =
                     self.take(&admitted.user, &admitted.query, admitted.request).await?;
-                let options = if body.is_empty() { Value::Null } else { intake::object(&headers, &body)?.value };
+                let options = if body.is_empty() {
+                    Value::Null
+                } else {
+                    intake::object(&headers, &body)?.value
+                };
                 self.core.act_on_machine(&call, target, action, &options).await?;
                 Ok(respond::bytes(202, respond::JSON, Vec::new()))
             }
@@ -160,11 +202,18 @@ impl Frontend {
                 let resource = find("virtualmachineinstances")?;
                 let target = Target::of(&resource, &path.namespace, &path.name);
                 let instance = self.core.current(target)?.to_value();
-                let node = instance.pointer("/status/nodeName").and_then(Value::as_str).unwrap_or_default();
+                let node = instance
+                    .pointer("/status/nodeName")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 if node.is_empty() {
                     return Err(target.conflict("VMI is not running"));
                 }
-                let rest = if path.rest.is_empty() { String::new() } else { format!("/{}", path.rest) };
+                let rest = if path.rest.is_empty() {
+                    String::new()
+                } else {
+                    format!("/{}", path.rest)
+                };
                 let onward = format!("/machines/{}/{}/{action}{rest}", path.namespace, path.name);
                 let to = self.on_node(node, with_query(&onward, admitted.request.uri().query()))?;
                 self.pass_on(admitted.request, to).await
@@ -211,9 +260,17 @@ fn kubelet_query(query: Option<&str>, is_log: bool) -> String {
 fn container(pod: &Value, name: &str, wanted: &str) -> Result<String, Status> {
     let names = |list: &str| -> Vec<&str> {
         let containers = pod.pointer(&format!("/spec/{list}")).and_then(Value::as_array);
-        containers.into_iter().flatten().filter_map(|c| c["name"].as_str()).collect()
+        containers
+            .into_iter()
+            .flatten()
+            .filter_map(|c| c["name"].as_str())
+            .collect()
     };
-    let (main, init, debug) = (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let (main, init, debug) = (
+        names("containers"),
+        names("initContainers"),
+        names("ephemeralContainers"),
+    );
     if wanted.is_empty() {
         return match main.as_slice() {
             [only] => Ok((*only).to_owned()),
@@ -232,7 +289,9 @@ fn container(pod: &Value, name: &str, wanted: &str) -> Result<String, Status> {
     if main.iter().chain(&init).chain(&debug).any(|c| *c == wanted) {
         return Ok(wanted.to_owned());
     }
-    Err(Status::bad_request(format!("container {wanted} is not valid for pod {name}")))
+    Err(Status::bad_request(format!(
+        "container {wanted} is not valid for pod {name}"
+    )))
 }
 
 #[cfg(test)]
@@ -242,16 +301,27 @@ mod tests {
 
     #[test]
     fn exec_speaks_the_kubelets_language() {
-        let query = kubelet_query(Some("container=c&command=sh&command=-c%20x&stdin=true&stdout=true&tty=false"), false);
+        let query = kubelet_query(
+            Some("container=c&command=sh&command=-c%20x&stdin=true&stdout=true&tty=false"),
+            false,
+        );
         assert_eq!(query, "command=sh&command=-c+x&input=1&output=1");
-        assert_eq!(kubelet_query(Some("follow=true&tailLines=5"), true), "follow=true&tailLines=5");
+        assert_eq!(
+            kubelet_query(Some("follow=true&tailLines=5"), true),
+            "follow=true&tailLines=5"
+        );
     }
 
     #[test]
     fn the_container_is_the_named_or_the_only_one() {
         let pod = json!({"spec": {"containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
         assert_eq!(container(&pod, "p", "i").unwrap(), "i");
-        assert!(container(&pod, "p", "").unwrap_err().message.ends_with("[a b] or one of the init containers: [i]"));
+        assert!(
+            container(&pod, "p", "")
+                .unwrap_err()
+                .message
+                .ends_with("[a b] or one of the init containers: [i]")
+        );
         assert!(container(&pod, "p", "x").is_err());
     }
 }

@@ -18,7 +18,11 @@ impl Core {
         wanted: &(dyn Fn(&Arc<Object>) -> Result<Value, Status> + Sync),
     ) -> Result<Answer, Status> {
         let signer = self.current(target)?.to_value();
-        let signer = signer.pointer("/spec/signerName").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let signer = signer
+            .pointer("/spec/signerName")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
         let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
         let may = |name: &str| {
             let access = Access {
@@ -31,11 +35,16 @@ impl Core {
             self.decide(&call.user, &access).allows()
         };
         if !may(&signer) && !may(&domain) {
-            return Err(target.forbidden(format!("user not permitted to approve requests with signerName {signer:?}")));
+            return Err(target.forbidden(format!(
+                "user not permitted to approve requests with signerName {signer:?}"
+            )));
         }
         self.rewrite(call, target, &|old, mut value| {
             let wanted = wanted(old)?;
-            let mut conditions = wanted.pointer("/status/conditions").cloned().unwrap_or_else(|| json!([]));
+            let mut conditions = wanted
+                .pointer("/status/conditions")
+                .cloned()
+                .unwrap_or_else(|| json!([]));
             for c in conditions.as_array_mut().into_iter().flatten() {
                 for field in ["lastUpdateTime", "lastTransitionTime"] {
                     if c.get(field).is_none_or(Value::is_null) {

@@ -43,28 +43,40 @@ impl Core {
         let instance = machines.and_then(|r| r.cache.get(&format!("{}/{}", target.namespace, target.name)));
         let running = instance.as_ref().is_some_and(|i| {
             let phase = i.object.to_value();
-            let phase = phase.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
+            let phase = phase
+                .pointer("/status/phase")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             !matches!(phase, "Succeeded" | "Failed")
         });
         let uid = instance.map(|i| i.object.uid().to_owned()).unwrap_or_default();
-        self.rewrite(call, Target { subresource: "", ..target }, &|old, mut value| {
-            let strategy = run_strategy(&value);
-            let refuse = |why: &str| Err(target.conflict(why));
-            match action {
-                "start" if running => return refuse("VM is already running"),
-                "stop" | "restart" if !running && strategy != "Always" => return refuse("VM is not running"),
-                "restart" if strategy == "Halted" => return refuse("RunStategy Halted does not support manual restart requests"),
-                _ => {}
-            }
-            if old.is_deleting() {
-                return refuse("VM is being deleted");
-            }
-            apply(&mut value, action, &strategy, &uid, options);
-            if value["spec"] != old.to_value()["spec"] {
-                value["metadata"]["generation"] = (old.header().generation + 1).into();
-            }
-            Ok(value)
-        })
+        self.rewrite(
+            call,
+            Target {
+                subresource: "",
+                ..target
+            },
+            &|old, mut value| {
+                let strategy = run_strategy(&value);
+                let refuse = |why: &str| Err(target.conflict(why));
+                match action {
+                    "start" if running => return refuse("VM is already running"),
+                    "stop" | "restart" if !running && strategy != "Always" => return refuse("VM is not running"),
+                    "restart" if strategy == "Halted" => {
+                        return refuse("RunStategy Halted does not support manual restart requests");
+                    }
+                    _ => {}
+                }
+                if old.is_deleting() {
+                    return refuse("VM is being deleted");
+                }
+                apply(&mut value, action, &strategy, &uid, options);
+                if value["spec"] != old.to_value()["spec"] {
+                    value["metadata"]["generation"] = (old.header().generation + 1).into();
+                }
+                Ok(value)
+            },
+        )
         .await?;
         Ok(())
     }
@@ -105,7 +117,11 @@ fn apply(value: &mut Value, action: &str, strategy: &str, uid: &str, options: &V
 
 /// Refuses an unknown subresource.
 pub(crate) fn unknown() -> Status {
-    Status::new(404, Reason::NotFound, "the server could not find the requested resource")
+    Status::new(
+        404,
+        Reason::NotFound,
+        "the server could not find the requested resource",
+    )
 }
 
 #[cfg(test)]
@@ -121,10 +137,19 @@ mod tests {
             value
         };
         assert_eq!(of(json!({"running": false}), "start")["spec"]["running"], true);
-        assert_eq!(of(json!({"runStrategy": "Halted"}), "start")["spec"]["runStrategy"], "Always");
-        assert_eq!(of(json!({"runStrategy": "Always"}), "stop")["spec"]["runStrategy"], "Halted");
+        assert_eq!(
+            of(json!({"runStrategy": "Halted"}), "start")["spec"]["runStrategy"],
+            "Always"
+        );
+        assert_eq!(
+            of(json!({"runStrategy": "Always"}), "stop")["spec"]["runStrategy"],
+            "Halted"
+        );
         let manual = of(json!({"runStrategy": "Manual"}), "stop");
-        assert_eq!(manual["status"]["stateChangeRequests"][0], json!({"action": "Stop", "uid": "u"}));
+        assert_eq!(
+            manual["status"]["stateChangeRequests"][0],
+            json!({"action": "Stop", "uid": "u"})
+        );
         let restarted = of(json!({"runStrategy": "Always"}), "restart");
         assert_eq!(restarted["status"]["stateChangeRequests"][1]["action"], "Start");
     }

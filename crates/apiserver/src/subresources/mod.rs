@@ -17,7 +17,12 @@ use crate::registry::{Answer, Call, Input, PatchRequest, Target};
 
 impl Core {
     /// POST to a subresource: the document that answers it.
-    pub(crate) async fn post_subresource(&self, call: &Call, target: Target<'_>, input: Input) -> Result<Value, Status> {
+    pub(crate) async fn post_subresource(
+        &self,
+        call: &Call,
+        target: Target<'_>,
+        input: Input,
+    ) -> Result<Value, Status> {
         match (target.resource.kind.plural, target.subresource) {
             ("serviceaccounts", "token") => self.request_token(call, target, input.value),
             ("pods", "binding") => self.bind_pod(call, target, &input.value).await,
@@ -27,11 +32,20 @@ impl Core {
     }
 
     /// PUT of a subresource: the object as it is then.
-    pub(crate) async fn put_subresource(&self, call: &Call, target: Target<'_>, input: Input) -> Result<Answer, Status> {
+    pub(crate) async fn put_subresource(
+        &self,
+        call: &Call,
+        target: Target<'_>,
+        input: Input,
+    ) -> Result<Answer, Status> {
         match (target.resource.kind.plural, target.subresource) {
             ("namespaces", "finalize") => self.finalize_namespace(call, target, input.value).await,
-            ("certificatesigningrequests", "approval") => self.approve(call, target, &|_| Ok(input.value.clone())).await,
-            ("pods", "ephemeralcontainers" | "resize") => self.change_pod_part(call, target, &|_| Ok(input.value.clone())).await,
+            ("certificatesigningrequests", "approval") => {
+                self.approve(call, target, &|_| Ok(input.value.clone())).await
+            }
+            ("pods", "ephemeralcontainers" | "resize") => {
+                self.change_pod_part(call, target, &|_| Ok(input.value.clone())).await
+            }
             _ => Err(Status::no_such_path()),
         }
     }

@@ -15,7 +15,10 @@ impl Core {
         wanted: Value,
     ) -> Result<Answer, Status> {
         let finalizers = wanted.pointer("/spec/finalizers").cloned().unwrap_or_else(|| json!([]));
-        let revision = wanted.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default();
+        let revision = wanted
+            .pointer("/metadata/resourceVersion")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let changed = self
             .rewrite(call, target, &|old, mut value| {
                 if !revision.is_empty() && revision != old.resource_version().to_string() {
@@ -26,7 +29,11 @@ impl Core {
             })
             .await?;
         if !call.dry_run {
-            self.remove_if_finished(Target { subresource: "", ..target }).await?;
+            self.remove_if_finished(Target {
+                subresource: "",
+                ..target
+            })
+            .await?;
         }
         Ok(changed)
     }

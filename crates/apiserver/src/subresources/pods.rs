@@ -15,8 +15,14 @@ use crate::resource::Resource;
 impl Core {
     /// Binds a pod to a node.
     pub(super) async fn bind_pod(&self, call: &Call, target: Target<'_>, binding: &Value) -> Result<Value, Status> {
-        let node = binding.pointer("/target/name").and_then(Value::as_str).unwrap_or_default();
-        let kind = binding.pointer("/target/kind").and_then(Value::as_str).unwrap_or_default();
+        let node = binding
+            .pointer("/target/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let kind = binding
+            .pointer("/target/kind")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let mut errors = meta::field::ErrorList::new();
         let path = meta::field::Path::new("target");
         if !matches!(kind, "" | "Node") {
@@ -29,20 +35,36 @@ impl Core {
             return Err(Status::invalid("", "Binding", target.name, &errors));
         }
         let annotations = binding.pointer("/metadata/annotations").and_then(Value::as_object);
-        let uid = binding.pointer("/metadata/uid").and_then(Value::as_str).unwrap_or_default();
+        let uid = binding
+            .pointer("/metadata/uid")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         self.rewrite(call, target, &|old, mut pod| {
             let refuse = |why: String| Err(Status::conflict("", "pods/binding", target.name, why));
             if !uid.is_empty() && uid != old.uid() {
-                return refuse(format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", old.uid()));
+                return refuse(format!(
+                    "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                    old.uid()
+                ));
             }
             if old.is_deleting() {
-                return refuse(format!("pod {} is being deleted, cannot be assigned to a host", target.name));
+                return refuse(format!(
+                    "pod {} is being deleted, cannot be assigned to a host",
+                    target.name
+                ));
             }
-            let bound = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+            let bound = pod
+                .pointer("/spec/nodeName")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             if !bound.is_empty() {
                 return refuse(format!("pod {} is already assigned to node {bound:?}", target.name));
             }
-            if pod.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|g| !g.is_empty()) {
+            if pod
+                .pointer("/spec/schedulingGates")
+                .and_then(Value::as_array)
+                .is_some_and(|g| !g.is_empty())
+            {
                 return refuse(format!("pod {} has non-empty .spec.schedulingGates", target.name));
             }
             pod["spec"]["nodeName"] = node.into();
@@ -63,14 +85,22 @@ impl Core {
 
     /// Deletes a pod if its disruption budget lets it go.
     pub(super) async fn evict_pod(&self, call: &Call, target: Target<'_>, eviction: &Value) -> Result<Value, Status> {
-        let name = eviction.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        let name = eviction
+            .pointer("/metadata/name")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         if !name.is_empty() && name != target.name {
-            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+            return Err(Status::bad_request(
+                "name in URL does not match name in Eviction object",
+            ));
         }
         let request = DeleteRequest::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null))?;
         let pod = self.current(target)?;
         let value = pod.to_value();
-        let phase = value.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
+        let phase = value
+            .pointer("/status/phase")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         let exempt = pod.is_deleting() || matches!(phase, "Succeeded" | "Failed" | "Pending");
         if !exempt && let Some(budgets) = self.catalog.find("policy", "poddisruptionbudgets").cloned() {
             match self.budgets_of(&budgets, &pod).as_slice() {
@@ -83,7 +113,10 @@ impl Core {
                 }
             }
         }
-        let main = Target { subresource: "", ..target };
+        let main = Target {
+            subresource: "",
+            ..target
+        };
         self.delete(call, main, &request).await?;
         Ok(success(201))
     }
@@ -118,9 +151,16 @@ impl Core {
             status
         };
         self.rewrite(call, target, &|old, mut value| {
-            let number = |field: &str| value.pointer(&format!("/status/{field}")).and_then(Value::as_i64).unwrap_or(0);
+            let number = |field: &str| {
+                value
+                    .pointer(&format!("/status/{field}"))
+                    .and_then(Value::as_i64)
+                    .unwrap_or(0)
+            };
             if number("observedGeneration") < old.header().generation {
-                return Err(refuse(format!("The disruption budget {name} is still being processed by the server.")));
+                return Err(refuse(format!(
+                    "The disruption budget {name} is still being processed by the server."
+                )));
             }
             let allowed = number("disruptionsAllowed");
             if allowed <= 0 {
@@ -153,8 +193,15 @@ impl Core {
             kind.strategy.default(&mut wanted);
             let before = pod.clone();
             if target.subresource == "ephemeralcontainers" {
-                let list = wanted.pointer("/spec/ephemeralContainers").cloned().unwrap_or_else(|| json!([]));
-                let kept = pod.pointer("/spec/ephemeralContainers").and_then(Value::as_array).cloned().unwrap_or_default();
+                let list = wanted
+                    .pointer("/spec/ephemeralContainers")
+                    .cloned()
+                    .unwrap_or_else(|| json!([]));
+                let kept = pod
+                    .pointer("/spec/ephemeralContainers")
+                    .and_then(Value::as_array)
+                    .cloned()
+                    .unwrap_or_default();
                 if !kept.iter().all(|c| list.as_array().is_some_and(|l| l.contains(c))) {
                     let mut errors = meta::field::ErrorList::new();
                     let path = meta::field::Path::new("spec").child("ephemeralContainers");

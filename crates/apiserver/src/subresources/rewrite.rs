@@ -10,6 +10,9 @@ use crate::core::Core;
 use crate::machinery::{self, Manager};
 use crate::registry::{Answer, Call, Draft, Target, Written, dry};
 
+/// The new state, from the present object and its value.
+pub(crate) type Rewrite<'a> = dyn Fn(&Arc<Object>, Value) -> Result<Value, Status> + Sync + 'a;
+
 const TRIES: usize = 8;
 
 impl Core {
@@ -19,7 +22,7 @@ impl Core {
         &self,
         call: &Call,
         target: Target<'_>,
-        wanted: &(dyn Fn(&Arc<Object>, Value) -> Result<Value, Status> + Sync),
+        wanted: &Rewrite<'_>,
     ) -> Result<Answer, Status> {
         let kind = target.resource.kind;
         for _ in 0..TRIES {

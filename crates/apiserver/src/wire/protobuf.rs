@@ -51,11 +51,10 @@ fn bad(why: &str) -> Status {
 }
 
 /// Decodes a body. `kinds` finds the schema of the kind that the body names.
-pub(crate) fn decode(
-    body: &[u8],
-    find: impl Fn(&str, &str) -> Option<&'static Kind>,
-) -> Result<Value, Status> {
-    let rest = body.strip_prefix(MAGIC).ok_or_else(|| bad("it does not begin with the magic number"))?;
+pub(crate) fn decode(body: &[u8], find: impl Fn(&str, &str) -> Option<&'static Kind>) -> Result<Value, Status> {
+    let rest = body
+        .strip_prefix(MAGIC)
+        .ok_or_else(|| bad("it does not begin with the magic number"))?;
     let (mut api_version, mut kind, mut raw) = (String::new(), String::new(), &[][..]);
     for part in Reader(rest) {
         match part? {
@@ -138,13 +137,36 @@ fn is_kind(kind: &str) -> bool {
 /// JSON means "not given". Zeros that say something are pointers in Go; these are their names.
 fn is_unset(name: &str, value: &Value) -> bool {
     const ZERO_COUNTS: [&str; 20] = [
-        "replicas", "terminationgraceperiodseconds", "graceperiodseconds", "revisionhistorylimit", "backofflimit",
-        "completions", "parallelism", "ttlsecondsafterfinished", "activedeadlineseconds", "runasuser", "runasgroup",
-        "fsgroup", "tolerationseconds", "startingdeadlineseconds", "partition", "priority", "defaultmode", "mode",
-        "successfuljobshistorylimit", "failedjobshistorylimit",
+        "replicas",
+        "terminationgraceperiodseconds",
+        "graceperiodseconds",
+        "revisionhistorylimit",
+        "backofflimit",
+        "completions",
+        "parallelism",
+        "ttlsecondsafterfinished",
+        "activedeadlineseconds",
+        "runasuser",
+        "runasgroup",
+        "fsgroup",
+        "tolerationseconds",
+        "startingdeadlineseconds",
+        "partition",
+        "priority",
+        "defaultmode",
+        "mode",
+        "successfuljobshistorylimit",
+        "failedjobshistorylimit",
     ];
     const FALSE_IS_UNSET: [&str; 9] = [
-        "hostnetwork", "hostpid", "hostipc", "stdin", "stdinonce", "tty", "readonly", "publishnotreadyaddresses",
+        "hostnetwork",
+        "hostpid",
+        "hostipc",
+        "stdin",
+        "stdinonce",
+        "tty",
+        "readonly",
+        "publishnotreadyaddresses",
         "unschedulable",
     ];
     match value {
@@ -209,7 +231,13 @@ fn entry(kind: &str, schema: &Schema, wire: Wire<'_>, depth: usize) -> Result<(S
         }
     }
     // An empty value is left out by some encoders.
-    let empty = || if matches!(kind, "s" | "y") { Some(Value::from("")) } else { None };
+    let empty = || {
+        if matches!(kind, "s" | "y") {
+            Some(Value::from(""))
+        } else {
+            None
+        }
+    };
     Ok((key, found.or_else(empty)))
 }
 
@@ -242,7 +270,11 @@ fn special(message: &str, schema: &Schema, raw: &[u8], depth: usize) -> Result<O
                 return Ok(None);
             }
             let at = Timestamp::new(seconds, nanos).map_err(|_| bad("a time is out of range"))?;
-            let text = if message == "meta.v1.time" { time::rfc3339(at) } else { time::rfc3339_micro(at) };
+            let text = if message == "meta.v1.time" {
+                time::rfc3339(at)
+            } else {
+                time::rfc3339_micro(at)
+            };
             Some(text.into())
         }
         "resource.quantity" => first_text(raw)?.map(Value::from),
@@ -256,7 +288,11 @@ fn special(message: &str, schema: &Schema, raw: &[u8], depth: usize) -> Result<O
                     _ => {}
                 }
             }
-            Some(if is_text { Value::from(text) } else { Value::from(number) })
+            Some(if is_text {
+                Value::from(text)
+            } else {
+                Value::from(number)
+            })
         }
         "runtime.rawextension" | "meta.v1.fieldsv1" | "apiextensions.v1.json" => match first_bytes(raw)? {
             Some(json) => Some(serde_json::from_slice(json).map_err(|_| bad("embedded JSON is malformed"))?),
@@ -293,7 +329,9 @@ fn first_text(raw: &[u8]) -> Result<Option<String>, Status> {
 }
 
 fn utf8(raw: &[u8]) -> Result<String, Status> {
-    std::str::from_utf8(raw).map(str::to_owned).map_err(|_| bad("a string is not UTF-8"))
+    std::str::from_utf8(raw)
+        .map(str::to_owned)
+        .map_err(|_| bad("a string is not UTF-8"))
 }
 
 /// A value as it lies on the wire.
@@ -363,7 +401,10 @@ mod tests {
     use super::*;
 
     fn field(number: u64, content: &[u8]) -> Vec<u8> {
-        let mut out = vec![u8::try_from(number << 3 | 2).unwrap(), u8::try_from(content.len()).unwrap()];
+        let mut out = vec![
+            u8::try_from(number << 3 | 2).unwrap(),
+            u8::try_from(content.len()).unwrap(),
+        ];
         out.extend_from_slice(content);
         out
     }
@@ -395,8 +436,17 @@ mod tests {
 
     #[test]
     fn junk_is_an_error() {
-        let deep = (0..200).fold(Vec::new(), |inner, _| if inner.len() < 100 { field(1, &inner) } else { inner });
-        for junk in [&b"k8s\0"[..], b"", b"k8s\0\xff", b"k8s\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", &deep] {
+        let deep = (0..200).fold(
+            Vec::new(),
+            |inner, _| if inner.len() < 100 { field(1, &inner) } else { inner },
+        );
+        for junk in [
+            &b"k8s\0"[..],
+            b"",
+            b"k8s\0\xff",
+            b"k8s\0\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
+            &deep,
+        ] {
             assert!(decode(junk, kinds::by_kind).is_err());
         }
     }

@@ -61,12 +61,21 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Fixture {
     let store: Arc<dyn store::Store> = Arc::new(store::Embedded::open(options).unwrap());
     let servers = pki::Authority::load_or_create(dir.path(), "server-ca").unwrap();
     let clients = pki::Authority::load_or_create(dir.path(), "client-ca").unwrap();
-    let pair = servers.issue(&pki::CertSpec::server("test", vec!["127.0.0.1".into(), "localhost".into()])).unwrap();
+    let pair = servers
+        .issue(&pki::CertSpec::server(
+            "test",
+            vec!["127.0.0.1".into(), "localhost".into()],
+        ))
+        .unwrap();
     let identity = pki::ServerIdentity::new(&pair).unwrap();
     let serving = pki::server_config(identity, clients.certificate(), false, &[b"h2", b"http/1.1"]).unwrap();
-    let to_nodes = clients.issue(&pki::CertSpec::client("system:apiserver-node-client", "system:masters")).unwrap();
+    let to_nodes = clients
+        .issue(&pki::CertSpec::client("system:apiserver-node-client", "system:masters"))
+        .unwrap();
     let mut config = Config {
-        node_tls: Some(Arc::new(pki::client_config(servers.certificate(), Some(&to_nodes)).unwrap())),
+        node_tls: Some(Arc::new(
+            pki::client_config(servers.certificate(), Some(&to_nodes)).unwrap(),
+        )),
         tokens: vec![
             (ADMIN.to_owned(), User::master("admin")),
             ("bob-token".to_owned(), User::new("bob", &["farmers"])),
@@ -96,7 +105,9 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Fixture {
         dir,
     };
     let account = json!({"metadata": {"name": "default"}});
-    fixture.post("/api/v1/namespaces/default/serviceaccounts", &account).await;
+    fixture
+        .post("/api/v1/namespaces/default/serviceaccounts", &account)
+        .await;
     fixture
 }
 
@@ -129,7 +140,10 @@ impl Fixture {
         socket.set_recv_buffer_size(4096).unwrap();
         let stream = socket.connect(self.address).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(self.tls.clone()).connect(name, stream).await.unwrap()
+        TlsConnector::from(self.tls.clone())
+            .connect(name, stream)
+            .await
+            .unwrap()
     }
 
     async fn connect_as(&self, config: Arc<rustls::ClientConfig>) -> TlsStream<TcpStream> {
@@ -148,7 +162,10 @@ impl Fixture {
         let pair = self.clients.issue(&pki::CertSpec::client(user, group)).unwrap();
         let config = Arc::new(pki::client_config(&self.servers, Some(&pair)).unwrap());
         let stream = self.connect_as(config).await;
-        let request = Request::get(path).header("host", "localhost").body(Full::default()).unwrap();
+        let request = Request::get(path)
+            .header("host", "localhost")
+            .body(Full::default())
+            .unwrap();
         read(exchange(stream, request).await).await
     }
 
@@ -161,7 +178,9 @@ impl Fixture {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body.into())).unwrap();
-        tokio::time::timeout(DEADLINE, async { read(self.send(request).await).await }).await.unwrap()
+        tokio::time::timeout(DEADLINE, async { read(self.send(request).await).await })
+            .await
+            .unwrap()
     }
 
     pub async fn get(&self, path: &str) -> Answer {
@@ -174,24 +193,51 @@ impl Fixture {
     }
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.call(Method::POST, path, &[("content-type", "application/json")], body.to_string()).await
+        self.call(
+            Method::POST,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
-        self.call(Method::PUT, path, &[("content-type", "application/json")], body.to_string()).await
+        self.call(
+            Method::PUT,
+            path,
+            &[("content-type", "application/json")],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn patch(&self, path: &str, form: client::PatchType, body: &Value) -> Answer {
-        self.call(Method::PATCH, path, &[("content-type", form.content_type())], body.to_string()).await
+        self.call(
+            Method::PATCH,
+            path,
+            &[("content-type", form.content_type())],
+            body.to_string(),
+        )
+        .await
     }
 
     pub async fn delete(&self, path: &str, options: &Value) -> Answer {
-        self.call(Method::DELETE, path, &[("content-type", "application/json")], options.to_string()).await
+        self.call(
+            Method::DELETE,
+            path,
+            &[("content-type", "application/json")],
+            options.to_string(),
+        )
+        .await
     }
 
     /// What a node named so serves with: it takes no client but the server.
     pub fn node_tls(&self, node: &str) -> rustls::ServerConfig {
-        let pair = self.issuer.issue(&pki::CertSpec::server(node, vec![node.to_owned()])).unwrap();
+        let pair = self
+            .issuer
+            .issue(&pki::CertSpec::server(node, vec![node.to_owned()]))
+            .unwrap();
         let identity = pki::ServerIdentity::new(&pair).unwrap();
         pki::server_config(identity, self.clients.certificate(), true, &[]).unwrap()
     }
@@ -202,7 +248,9 @@ impl Fixture {
 }
 
 pub async fn exchange(stream: TlsStream<TcpStream>, request: Request<Full<Bytes>>) -> Response<Incoming> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     sender.send_request(request).await.unwrap()
 }

@@ -43,7 +43,9 @@ async fn node(f: &Fixture, name: &'static str) {
         "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
         "daemonEndpoints": {"kubeletEndpoint": {"Port": port}},
     }});
-    let patched = f.patch(&format!("/api/v1/nodes/{name}/status"), PatchType::Merge, &status).await;
+    let patched = f
+        .patch(&format!("/api/v1/nodes/{name}/status"), PatchType::Merge, &status)
+        .await;
     assert_eq!(patched.code, 200, "{}", patched.message());
 }
 
@@ -54,29 +56,52 @@ async fn logs_and_streams_reach_the_node_without_credentials() {
     f.post(PODS, &pod("p")).await;
     let exec = format!("{PODS}/p/exec?command=ls&stdout=true");
     let early = f.get(&exec).await;
-    assert_eq!((early.code, early.message().as_str()), (400, "pod p does not have a host assigned"));
-    f.post(&format!("{PODS}/p/binding"), &json!({"target": {"kind": "Node", "name": "n1"}})).await;
+    assert_eq!(
+        (early.code, early.message().as_str()),
+        (400, "pod p does not have a host assigned")
+    );
+    f.post(
+        &format!("{PODS}/p/binding"),
+        &json!({"target": {"kind": "Node", "name": "n1"}}),
+    )
+    .await;
     let log = f.get(&format!("{PODS}/p/log?follow=true&tailLines=3")).await;
     let seen = String::from_utf8(log.body.to_vec()).unwrap();
-    assert!(seen.starts_with("GET /containerLogs/default/p/c?follow=true&tailLines=3 HTTP/1.1"), "{seen}");
+    assert!(
+        seen.starts_with("GET /containerLogs/default/p/c?follow=true&tailLines=3 HTTP/1.1"),
+        "{seen}"
+    );
     assert!(!seen.contains(ADMIN), "{seen}");
     let proxied = f.get("/api/v1/nodes/n1/proxy/stats/summary?x=1").await;
     assert!(String::from_utf8_lossy(&proxied.body).starts_with("GET /stats/summary?x=1 "));
     let mut stream = f.connect().await;
-    let head = format!("POST {exec} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n");
+    let head = format!(
+        "POST {exec} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {ADMIN}\r\nconnection: Upgrade\r\nupgrade: SPDY/3.1\r\n\r\n"
+    );
     stream.write_all(head.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(tokio::time::timeout(DEADLINE, stream.read_u8()).await.expect("no answer").unwrap());
+        answer.push(
+            tokio::time::timeout(DEADLINE, stream.read_u8())
+                .await
+                .expect("no answer")
+                .unwrap(),
+        );
     }
     let answer = String::from_utf8(answer).unwrap().to_lowercase();
-    assert!(answer.starts_with("http/1.1 101") && answer.contains("upgrade: spdy/3.1"), "{answer}");
+    assert!(
+        answer.starts_with("http/1.1 101") && answer.contains("upgrade: spdy/3.1"),
+        "{answer}"
+    );
     let sent: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
     let (mut read, mut write) = tokio::io::split(stream);
     let expected = sent.len();
     let writing = tokio::spawn(async move { write.write_all(&sent).await.map(|()| sent) });
     let mut back = vec![0; expected];
-    tokio::time::timeout(DEADLINE, read.read_exact(&mut back)).await.expect("no echo").unwrap();
+    tokio::time::timeout(DEADLINE, read.read_exact(&mut back))
+        .await
+        .expect("no echo")
+        .unwrap();
     assert!(writing.await.unwrap().unwrap() == back);
 }
 
@@ -84,7 +109,11 @@ async fn logs_and_streams_reach_the_node_without_credentials() {
 async fn a_node_that_is_away_is_an_error_and_no_hang() {
     let f = start().await;
     f.post(PODS, &pod("p")).await;
-    f.post(&format!("{PODS}/p/binding"), &json!({"target": {"kind": "Node", "name": "gone"}})).await;
+    f.post(
+        &format!("{PODS}/p/binding"),
+        &json!({"target": {"kind": "Node", "name": "gone"}}),
+    )
+    .await;
     assert_eq!(f.get(&format!("{PODS}/p/log")).await.code, 404, "there is no such node");
     f.post("/api/v1/nodes", &json!({"metadata": {"name": "gone"}})).await;
     assert_eq!(f.get(&format!("{PODS}/p/log")).await.code, 503, "it has no address");
@@ -93,9 +122,16 @@ async fn a_node_that_is_away_is_an_error_and_no_hang() {
     f.patch("/api/v1/nodes/gone/status", PatchType::Merge, &status).await;
     let refused = f.get(&format!("{PODS}/p/log")).await;
     assert_eq!(refused.code, 502);
-    assert!(refused.message().contains("error dialing backend 127.0.0.1:1"), "{}", refused.message());
+    assert!(
+        refused.message().contains("error dialing backend 127.0.0.1:1"),
+        "{}",
+        refused.message()
+    );
     let unknown = f.get(&format!("{PODS}/p/log?container=zzz")).await;
-    assert_eq!((unknown.code, unknown.message().as_str()), (400, "container zzz is not valid for pod p"));
+    assert_eq!(
+        (unknown.code, unknown.message().as_str()),
+        (400, "container zzz is not valid for pod p")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,10 +144,16 @@ async fn machines_are_started_and_stopped_by_their_subresources() {
     assert_eq!(made.code, 201, "{}", made.message());
     let actions = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachines/vm";
     let stopped = f.put(&format!("{actions}/stop"), &json!({})).await;
-    assert_eq!((stopped.code, stopped.message().contains("VM is not running")), (409, true));
+    assert_eq!(
+        (stopped.code, stopped.message().contains("VM is not running")),
+        (409, true)
+    );
     assert_eq!(f.put(&format!("{actions}/start"), &json!({})).await.code, 202);
     let started = f.get(&format!("{machines}/vm")).await.json();
-    assert_eq!((&started["spec"]["runStrategy"], &started["metadata"]["generation"]), (&json!("Always"), &json!(2)));
+    assert_eq!(
+        (&started["spec"]["runStrategy"], &started["metadata"]["generation"]),
+        (&json!("Always"), &json!(2))
+    );
     assert_eq!(f.put(&format!("{actions}/restart"), &json!({})).await.code, 202);
     let restarted = f.get(&format!("{machines}/vm")).await.json();
     assert_eq!(restarted["status"]["stateChangeRequests"][1]["action"], "Start");
@@ -126,17 +168,26 @@ async fn evictions_respect_the_budget() {
     let mut one = pod("p");
     one["metadata"]["labels"] = json!({"app": "x"});
     f.post(PODS, &one).await;
-    f.patch(&format!("{PODS}/p/status"), PatchType::Merge, &json!({"status": {"phase": "Running"}})).await;
+    f.patch(
+        &format!("{PODS}/p/status"),
+        PatchType::Merge,
+        &json!({"status": {"phase": "Running"}}),
+    )
+    .await;
     let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
-    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
+    let budget =
+        json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "x"}}}});
     assert_eq!(f.post(budgets, &budget).await.code, 201);
     let allow = |n: i64| json!({"status": {"observedGeneration": 1, "disruptionsAllowed": n, "desiredHealthy": 1, "currentHealthy": 1, "expectedPods": 1}});
-    f.patch(&format!("{budgets}/b/status"), PatchType::Merge, &allow(0)).await;
-    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p", "namespace": "default"}});
+    f.patch(&format!("{budgets}/b/status"), PatchType::Merge, &allow(0))
+        .await;
+    let eviction =
+        json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "p", "namespace": "default"}});
     let refused = f.post(&format!("{PODS}/p/eviction"), &eviction).await;
     assert_eq!(refused.code, 429, "{}", refused.message());
     assert_eq!(refused.json()["details"]["causes"][0]["reason"], "DisruptionBudget");
-    f.patch(&format!("{budgets}/b/status"), PatchType::Merge, &allow(1)).await;
+    f.patch(&format!("{budgets}/b/status"), PatchType::Merge, &allow(1))
+        .await;
     assert_eq!(f.post(&format!("{PODS}/p/eviction"), &eviction).await.code, 201);
     let spent = f.get(&format!("{budgets}/b")).await.json();
     assert_eq!(spent["status"]["disruptionsAllowed"], 0);
