@@ -7,6 +7,8 @@
 //! `resourceVersion` stands first in `metadata`, so that it is found without a parse;
 //! managed fields stand apart, so that readers who do not ask never touch them.
 
+use std::sync::LazyLock;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memmem;
 use meta::{DecodeError, Object};
@@ -16,6 +18,8 @@ use store::Stamp;
 /// What stands before the digits of the revision. A string cannot contain it, since its quotes
 /// would be escaped, and `apiVersion` and `kind` are the only fields before it.
 const MARK: &[u8] = b"\"metadata\":{\"resourceVersion\":\"";
+/// Made once: making it costs more than a search.
+static FINDER: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(MARK));
 /// Where `metadata`'s own fields begin, counted from the start of [`MARK`].
 const META_START: usize = b"\"metadata\":{".len();
 
@@ -87,7 +91,7 @@ fn split(stored: &Bytes) -> (Bytes, Option<Bytes>) {
 
 /// The same bytes with another revision; `None` if they are not of our making.
 pub fn with_revision(bytes: &[u8], revision: u64) -> Option<Bytes> {
-    let start = memmem::find(bytes, MARK)? + MARK.len();
+    let start = FINDER.find(bytes)? + MARK.len();
     let digits = memchr::memchr(b'"', bytes.get(start..)?)?;
     let text = revision.to_string();
     let mut out = BytesMut::with_capacity(bytes.len() - digits + text.len());
@@ -106,7 +110,7 @@ pub fn at_revision(object: &Object, revision: u64) -> Option<Object> {
 /// Appends the whole object, managed fields included, as clients see it.
 pub fn write_full(out: &mut Vec<u8>, object: &Object) {
     let raw = object.raw();
-    match (object.managed_fields(), memmem::find(raw, MARK)) {
+    match (object.managed_fields(), FINDER.find(raw)) {
         (Some(managed), Some(at)) => {
             let at = at + META_START;
             out.reserve(raw.len() + managed.len() + 20);

@@ -93,8 +93,13 @@ impl Selection {
     /// Whether an object is selected.
     pub fn matches(&self, kind: &Kind, item: &Item) -> bool {
         let o = &item.object;
-        (self.namespace.is_empty() || o.namespace() == self.namespace)
-            && (self.name.is_empty() || o.name() == self.name)
+        (self.namespace.is_empty() || o.namespace() == self.namespace) && self.matches_in_range(kind, item)
+    }
+
+    /// The same for an object whose key lies in [`Selection::range`].
+    pub fn matches_in_range(&self, kind: &Kind, item: &Item) -> bool {
+        let o = &item.object;
+        (self.name.is_empty() || o.name() == self.name)
             && (self.labels.is_everything() || self.labels.matches(o.labels()))
             && (self.fields.is_everything() || self.fields.matches(|f| item.field(kind, f)))
     }

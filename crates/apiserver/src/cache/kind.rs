@@ -3,7 +3,7 @@
 //!
 //! Must not wait for a reader: a watcher that leaves too much unread is cut off.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -98,6 +98,8 @@ struct State {
     watchers: Vec<Watcher>,
     pages: VecDeque<(u64, Instant, Snapshot)>,
     cut_off: u64,
+    /// Objects in each namespace.
+    counts: HashMap<Box<str>, usize>,
 }
 
 struct Watcher {
@@ -141,6 +143,7 @@ impl KindCache {
                 watchers: Vec::new(),
                 pages: VecDeque::new(),
                 cut_off: 0,
+                counts: HashMap::new(),
             }),
         }
     }
@@ -151,8 +154,13 @@ impl KindCache {
 
     /// Takes the state read at start.
     pub fn load(&self, items: Vec<Keyed>, revision: u64) {
+        let mut counts: HashMap<Box<str>, usize> = HashMap::new();
+        for (_, item) in &items {
+            *counts.entry(item.object.namespace().into()).or_default() += 1;
+        }
         let map = Snapshot::new().insert_many(items);
         let mut state = self.lock();
+        state.counts = counts;
         state.map = map;
         state.revision = revision;
         state.ring_after = revision;
@@ -179,6 +187,7 @@ impl KindCache {
                 (last.map_or_else(|| prev.clone(), Item::new), Some(prev), true)
             }
         };
+        state.recount(item.object.namespace(), prev.is_none(), deleted);
         let event = Arc::new(Event {
             revision,
             item,
@@ -223,6 +232,15 @@ impl KindCache {
     /// Number of objects.
     pub fn len(&self) -> usize {
         self.lock().map.len()
+    }
+
+    /// Number of objects in a namespace; in all when it is empty.
+    pub fn count(&self, namespace: &str) -> usize {
+        let state = self.lock();
+        if namespace.is_empty() {
+            return state.map.len();
+        }
+        state.counts.get(namespace).copied().unwrap_or(0)
     }
 
     /// Revision of the last change.
@@ -307,6 +325,17 @@ impl KindCache {
 }
 
 impl State {
+    fn recount(&mut self, namespace: &str, created: bool, deleted: bool) {
+        if created {
+            *self.counts.entry(namespace.into()).or_default() += 1;
+        } else if deleted && let Some(count) = self.counts.get_mut(namespace) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.counts.remove(namespace);
+            }
+        }
+    }
+
     fn tell(&mut self, kind: &Kind, event: &Arc<Event>) {
         let mut cut_off = 0;
         self.watchers.retain(|w| {
@@ -352,7 +381,7 @@ pub fn select(
         return (out, false);
     }
     for (key, item) in snapshot.range::<str, _>((low, high)) {
-        if !selection.matches(kind, item) {
+        if !selection.matches_in_range(kind, item) {
             continue;
         }
         if out.len() == limit {
@@ -361,18 +390,4 @@ pub fn select(
         out.push((key.clone(), item.clone()));
     }
     (out, false)
-}
-
-/// How many objects of a plain selection follow `after`.
-pub fn remaining(snapshot: &Snapshot, selection: &Selection, after: &str) -> usize {
-    let (_, end) = selection.range();
-    if !end.is_empty() && after >= end.as_str() {
-        return 0;
-    }
-    let high = if end.is_empty() {
-        Bound::Unbounded
-    } else {
-        Bound::Excluded(end.as_str())
-    };
-    snapshot.range::<str, _>((Bound::Excluded(after), high)).count()
 }

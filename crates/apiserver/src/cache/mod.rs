@@ -9,7 +9,7 @@ mod kind;
 mod watch;
 
 pub use item::{Item, Selection};
-pub use kind::{Begin, KindCache, Snapshot, Verb, remaining, select};
+pub use kind::{Begin, KindCache, Snapshot, Verb, select};
 pub use watch::{Delivery, Watch};
 
 use std::sync::atomic::{AtomicU64, Ordering};

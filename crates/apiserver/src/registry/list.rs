@@ -12,7 +12,7 @@ use store::Range;
 
 use super::Target;
 use super::commit::{store_status, too_large};
-use crate::cache::{Item, Selection, Snapshot, codec, remaining, select};
+use crate::cache::{Item, Selection, Snapshot, codec, select};
 use crate::core::Core;
 
 /// How long a read waits for a revision that has not been reached.
@@ -107,16 +107,21 @@ impl Core {
     /// LIST.
     pub async fn list(&self, target: Target<'_>, selection: &Selection, query: &ListQuery) -> Result<Listed, Status> {
         let cache = &target.resource.cache;
-        let (snapshot, revision, after) = if query.continue_token.is_empty() {
+        let (snapshot, revision, after, left) = if query.continue_token.is_empty() {
             let (snapshot, revision) = self.snapshot_for(target, query).await?;
-            (snapshot, revision, String::new())
+            (
+                snapshot,
+                revision,
+                String::new(),
+                Some(cache.count(&selection.namespace)),
+            )
         } else {
-            let (revision, after) = decode_token(&query.continue_token)?;
+            let (revision, after, left) = decode_token(&query.continue_token)?;
             let snapshot = match cache.page(revision) {
                 Some(kept) => kept,
                 None => self.past(target, revision).await?,
             };
-            (snapshot, revision, after)
+            (snapshot, revision, after, left)
         };
         let mut listed = Listed {
             snapshot,
@@ -139,10 +144,12 @@ impl Core {
             query.limit,
         );
         if more && let Some((last, _)) = page.last() {
-            listed.continue_token = encode_token(revision, last);
-            if selection.is_plain() {
-                listed.remaining = Some(remaining(&listed.snapshot, selection, last));
-            }
+            // Counted on from page to page: to count what follows would cost more than the page.
+            let left = left
+                .filter(|_| selection.is_plain())
+                .map(|n| n.saturating_sub(page.len()));
+            listed.continue_token = encode_token(revision, last, left);
+            listed.remaining = left;
             cache.keep_page(revision, listed.snapshot.clone());
         }
         Ok(listed)
@@ -204,12 +211,15 @@ pub(crate) fn parse_revision(text: &str) -> Result<u64, Status> {
     }
 }
 
-fn encode_token(revision: u64, after: &str) -> String {
-    let token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{after}\u{0}")});
+fn encode_token(revision: u64, after: &str, left: Option<usize>) -> String {
+    let mut token = json!({"v": "meta.k8s.io/v1", "rv": revision, "start": format!("{after}\u{0}")});
+    if let Some(left) = left {
+        token["left"] = left.into();
+    }
     URL_SAFE_NO_PAD.encode(token.to_string())
 }
 
-fn decode_token(token: &str) -> Result<(u64, String), Status> {
+fn decode_token(token: &str) -> Result<(u64, String, Option<usize>), Status> {
     let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| bad("not base64"))?;
     let value: Value = serde_json::from_slice(&bytes).map_err(|_| bad("not JSON"))?;
@@ -224,7 +234,8 @@ fn decode_token(token: &str) -> Result<(u64, String), Status> {
         .as_str()
         .filter(|s| !s.is_empty())
         .ok_or_else(|| bad("no start key"))?;
-    Ok((revision, start.trim_end_matches('\u{0}').to_owned()))
+    let left = value["left"].as_u64().and_then(|n| usize::try_from(n).ok());
+    Ok((revision, start.trim_end_matches('\u{0}').to_owned(), left))
 }
 
 fn invalid(why: &str) -> Status {
