@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn foreign_bytes_are_left_alone() {
-        for junk in [&b""[..], b"x", b"{}", b"\"metadata\":{\"resourceVersion\":\""] {
+        for junk in [&b""[..], b"x", b"{", b"\"metadata\":{\"resourceVersion\":\""] {
             assert_eq!(stamp().apply(Bytes::copy_from_slice(junk), 5), junk);
             assert!(decode(&Bytes::copy_from_slice(junk)).is_err());
         }
