@@ -33,7 +33,11 @@ impl Core {
         }
         let document = &request.document;
         self.change(call, target, &|old| {
-            let mut value = old.to_full_value();
+            let mut value = if machinery::touches_managers(document) {
+                old.to_full_value()
+            } else {
+                old.to_value()
+            };
             match request.form {
                 PatchType::Json => machinery::json_patch(&mut value, document),
                 PatchType::Merge => machinery::merge_patch(&mut value, document),

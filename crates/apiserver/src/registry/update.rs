@@ -93,20 +93,7 @@ impl Core {
         let before = old.to_value();
         let given = value.pointer_mut("/metadata/managedFields").map(Value::take);
         metadata::keep_old(&mut value, &before);
-        let context = kinds::Context {
-            now: call.now,
-            namespace: target.namespace,
-            user: &call.user.name,
-        };
-        let is_status = target.subresource == "status";
-        if is_status {
-            keep_all_but_status(&mut value, &before);
-        } else {
-            if kind.has_status() {
-                copy_field(&mut value, &before, "status");
-            }
-            kind.strategy.prepare_update(&context, &mut value, &before);
-        }
+        prepare(call, target, &mut value, &before);
         let mut attributes = Attributes {
             call,
             target,
@@ -116,41 +103,18 @@ impl Core {
             held: Vec::new(),
         };
         self.admit(&mut attributes).await?;
-        value = attributes.object;
-        let _held = attributes.held;
-        shape(call, resource, &mut value)?;
-        metadata::tidy(&mut value);
-        if resource.counts_generation && !is_status && spec_changed(&value, &before) {
+        let value = &mut attributes.object;
+        shape(call, resource, value)?;
+        metadata::tidy(value);
+        let is_status = target.subresource == "status";
+        if resource.counts_generation && !is_status && spec_changed(value, &before) {
             let generation = old.header().generation + 1;
             value["metadata"]["generation"] = generation.into();
         }
-        let mut errors = ErrorList::new();
-        metadata::validate(resource, &value, &mut errors);
-        metadata::validate_update(&value, &before, &mut errors);
-        errors.extend(machinery::validate(kind, &value));
-        if errors.is_empty() {
-            errors.extend(if is_status {
-                kind.strategy.validate_status_update(&value, &before)
-            } else {
-                kind.strategy.validate_update(&value, &before)
-            });
-        }
-        if !errors.is_empty() {
-            return Err(Status::invalid(kind.group, kind.kind, target.name, &errors));
-        }
-        if !is_status {
-            kind.strategy.warnings(&value).into_iter().for_each(|w| call.warn(w));
-        }
-        let mut attributes = Attributes {
-            call,
-            target,
-            operation: Operation::Update,
-            object: value,
-            old: Some(&before),
-            held: Vec::new(),
-        };
+        check(call, target, value, &before)?;
         self.validate_admission(&mut attributes).await?;
-        let (value, _also_held) = (attributes.object, attributes.held);
+        // What plug-ins reserved is theirs until the object is in the cache.
+        let (value, _held) = (attributes.object, attributes.held);
         let managed = match managed {
             Some(managed) => managed,
             None => {
@@ -188,6 +152,48 @@ impl Core {
         }
         self.commit_update(target, old.resource_version(), &draft).await
     }
+}
+
+/// Keeps what this kind of write may not change.
+fn prepare(call: &Call, target: Target<'_>, value: &mut Value, before: &Value) {
+    let kind = target.resource.kind;
+    if target.subresource == "status" {
+        keep_all_but_status(value, before);
+        return;
+    }
+    if kind.has_status() {
+        copy_field(value, before, "status");
+    }
+    let context = kinds::Context {
+        now: call.now,
+        namespace: target.namespace,
+        user: &call.user.name,
+    };
+    kind.strategy.prepare_update(&context, value, before);
+}
+
+/// Refuses what is not valid; warns of what is unwise.
+fn check(call: &Call, target: Target<'_>, value: &Value, before: &Value) -> Result<(), Status> {
+    let kind = target.resource.kind;
+    let is_status = target.subresource == "status";
+    let mut errors = ErrorList::new();
+    metadata::validate(target.resource, value, &mut errors);
+    metadata::validate_update(value, before, &mut errors);
+    errors.extend(machinery::validate(kind, value));
+    if errors.is_empty() {
+        errors.extend(if is_status {
+            kind.strategy.validate_status_update(value, before)
+        } else {
+            kind.strategy.validate_update(value, before)
+        });
+    }
+    if !errors.is_empty() {
+        return Err(Status::invalid(kind.group, kind.kind, target.name, &errors));
+    }
+    if !is_status {
+        kind.strategy.warnings(value).into_iter().for_each(|w| call.warn(w));
+    }
+    Ok(())
 }
 
 /// Checks uid and revision that the writer named; `true` if it named a revision.
