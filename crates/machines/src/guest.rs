@@ -65,16 +65,18 @@ pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
     let Some(mut states) = live.upgrade().map(|l| l.state.subscribe()) else {
         return;
     };
+    let mut guest: Option<Guest> = None;
     while states.changed().await.is_ok() {
         let state = states.borrow_and_update().clone();
         let (Some(inner), Some(live)) = (inner.upgrade(), live.upgrade()) else {
             return;
         };
-        let guest = if state.agent_connected {
-            ask(&inner, &id, &live).await
-        } else {
-            None
-        };
+        // Asked once for each connection, and never while the guest cannot answer.
+        if !state.agent_connected {
+            guest = None;
+        } else if guest.is_none() && !state.paused {
+            guest = ask(&inner, &id, &live).await;
+        }
         if let Err(error) = write(&inner, &id, &state, guest.as_ref()).await {
             tracing::warn!(machine = id, error = %error.message, "cannot write the instance's status");
         }
@@ -135,7 +137,7 @@ async fn write(inner: &Inner, id: &str, state: &MachineState, guest: Option<&Gue
 fn patch(vmi: &Value, state: &MachineState, guest: Option<&Guest>, pod_ip: &str, now: &str) -> Option<Value> {
     let old = &vmi["status"];
     let mut status = Map::new();
-    let conditions = conditions(&old["conditions"], state, now);
+    let conditions = conditions(vmi, state, now);
     if conditions != old["conditions"] && !(old["conditions"].is_null() && conditions == json!([])) {
         status.insert("conditions".into(), conditions);
     }
@@ -158,15 +160,30 @@ fn patch(vmi: &Value, state: &MachineState, guest: Option<&Guest>, pod_ip: &str,
 }
 
 /// Our two conditions; those of others stay as they are.
-fn conditions(old: &Value, state: &MachineState, now: &str) -> Value {
-    let mut out: Vec<Value> = old.as_array().cloned().unwrap_or_default();
+fn conditions(vmi: &Value, state: &MachineState, now: &str) -> Value {
+    let mut out: Vec<Value> = vmi["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    let paused = if state.failed_disk.is_empty() {
+        ("PausedByUser", "VMI was paused by user".to_owned())
+    } else {
+        let disk = disk_name(vmi, &state.failed_disk);
+        let why = if state.no_space {
+            "the host has no space left for it; free some and the machine goes on"
+        } else {
+            "mend the storage and unpause the machine"
+        };
+        (
+            "PausedIOError",
+            format!("VMI was paused, IO error on disk {disk}: {why}"),
+        )
+    };
     let ours = [
-        ("AgentConnected", state.agent_connected, "", ""),
-        ("Paused", state.paused, "PausedByUser", "VMI was paused by user"),
+        ("AgentConnected", state.agent_connected, ("", String::new())),
+        ("Paused", state.paused, paused),
     ];
-    for (kind, holds, reason, message) in ours {
-        let there = out.iter().any(|c| c["type"] == kind && c["status"] == "True");
-        if holds == there {
+    for (kind, holds, (reason, message)) in ours {
+        let there = out.iter().find(|c| c["type"] == kind && c["status"] == "True");
+        let same = there.is_some_and(|c| c["message"].as_str().unwrap_or_default() == message);
+        if (holds && same) || (!holds && there.is_none()) {
             continue;
         }
         out.retain(|c| c["type"] != kind);
@@ -182,6 +199,13 @@ fn conditions(old: &Value, state: &MachineState, now: &str) -> Value {
         }
     }
     Value::Array(out)
+}
+
+/// The user's name of a disk that QEMU knows as `disk<index>`.
+fn disk_name(vmi: &Value, node: &str) -> String {
+    let index = node.strip_prefix("disk").and_then(|i| i.parse::<usize>().ok());
+    let name = index.and_then(|i| vmi["spec"]["domain"]["devices"]["disks"][i]["name"].as_str());
+    name.unwrap_or(node).to_owned()
 }
 
 fn os_info(os: &GuestOs) -> Value {
@@ -269,7 +293,18 @@ mod tests {
         let mut done = vmi.clone();
         done["status"] = patch["status"].clone();
         assert_eq!(super::patch(&done, &state, Some(&guest), "10.0.0.9", "later"), None);
-        let resumed = conditions(&done["status"]["conditions"], &MachineState::default(), "t");
+        state.failed_disk = "disk0".into();
+        state.no_space = true;
+        done["spec"]["domain"]["devices"]["disks"] = json!([{"name": "data"}]);
+        let full = conditions(&done, &state, "t");
+        assert_eq!(full[2]["reason"], "PausedIOError");
+        assert!(
+            full[2]["message"]
+                .as_str()
+                .unwrap()
+                .contains("disk data: the host has no space")
+        );
+        let resumed = conditions(&done, &MachineState::default(), "t");
         assert_eq!(resumed, json!([{"type": "Ready", "status": "True"}]));
     }
 }

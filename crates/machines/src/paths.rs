@@ -49,28 +49,11 @@ pub(crate) fn only_file(root: &Path, directory: &str) -> io::Result<PathBuf> {
 /// Whether a user may open a path, by the modes of it and of what is above it; the error names
 /// the part that is closed.
 pub(crate) fn may_open(path: &Path, user: (u32, u32), write: bool) -> Result<(), String> {
-    let may = |m: &Metadata, bits: u32| {
-        let shift = if m.uid() == user.0 {
-            6
-        } else if m.gid() == user.1 {
-            3
-        } else {
-            0
-        };
-        user.0 == 0 || (m.mode() >> shift) & bits == bits
-    };
     for above in path.ancestors().skip(1) {
-        let m = std::fs::metadata(above).map_err(|e| format!("{}: {e}", above.display()))?;
-        if !may(&m, 1) {
-            return Err(format!(
-                "QEMU's user {} cannot enter {}: allow it with chmod o+x",
-                user.0,
-                above.display()
-            ));
-        }
+        may_enter(above, user)?;
     }
     let m = std::fs::metadata(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    if may(&m, if write { 6 } else { 4 }) {
+    if may(&m, user, if write { 6 } else { 4 }) {
         return Ok(());
     }
     Err(format!(
@@ -80,6 +63,30 @@ pub(crate) fn may_open(path: &Path, user: (u32, u32), write: bool) -> Result<(),
         uid = user.0,
         gid = user.1,
     ))
+}
+
+/// Whether a user may enter a directory.
+pub(crate) fn may_enter(directory: &Path, user: (u32, u32)) -> Result<(), String> {
+    let m = std::fs::metadata(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    if may(&m, user, 1) {
+        return Ok(());
+    }
+    let directory = directory.display();
+    Err(format!(
+        "QEMU's user {} cannot enter {directory}: allow it with chmod o+x",
+        user.0
+    ))
+}
+
+fn may(m: &Metadata, user: (u32, u32), bits: u32) -> bool {
+    let shift = if m.uid() == user.0 {
+        6
+    } else if m.gid() == user.1 {
+        3
+    } else {
+        0
+    };
+    user.0 == 0 || (m.mode() >> shift) & bits == bits
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::accelerator::{self, Choice};
 use crate::supervisor::{Command, Control, MachineState};
 use crate::watch::Live;
-use crate::{cgroup, failed, guest, sandbox, stream, watch};
+use crate::{cgroup, failed, guest, paths, sandbox, stream, watch};
 
 /// The image that a machine's container has: QEMU itself.
 pub const MACHINE_IMAGE: &str = "allmend.local/machine:1";
@@ -210,7 +210,11 @@ impl PodRuntime for MachineRuntime {
                 return Err(RuntimeError::Unavailable(why));
             }
         }
-        Ok(())
+        let machines = config.machines();
+        let mut above = machines.ancestors();
+        above
+            .try_for_each(|d| paths::may_enter(d, config.user))
+            .map_err(RuntimeError::Unavailable)
     }
 
     async fn run_sandbox(&self, config: &SandboxConfig) -> Result<String, RuntimeError> {

@@ -5,15 +5,22 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use crate::files::MachineDir;
 use crate::guest;
 use crate::pod_runtime::Inner;
-use crate::supervisor::{MachineState, Subscription};
+use crate::supervisor::{Command, MachineState, Subscription};
 
 /// First pause after something failed; doubled up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// When a machine whose disk ran full looks for space, less and less often: no event tells of it.
+const LOOK_FOR_SPACE: Duration = Duration::from_secs(2);
+const LOOK_AT_LEAST: Duration = Duration::from_secs(16);
+/// How much there must be before its guest goes on.
+const ENOUGH_SPACE: u64 = 32 << 20;
 
 /// A machine that is listened to.
 pub(crate) struct Live {
@@ -57,13 +64,32 @@ async fn follow(weak: &Weak<Inner>, id: &str, live: &Live) {
         return;
     };
     let mut pause = FIRST_PAUSE;
+    let mut look = LOOK_FOR_SPACE;
+    let mut last_full: Option<Instant> = None;
     loop {
         if let Ok(mut subscription) = Subscription::connect(&dir.join("control.sock")).await {
-            while let Ok(state) = subscription.next().await {
-                pause = FIRST_PAUSE;
-                live.state.send_replace(state);
-                let Some(inner) = weak.upgrade() else { return };
-                inner.changed(id);
+            loop {
+                let waits = { live.state.borrow().paused && live.state.borrow().no_space };
+                tokio::select! {
+                    state = subscription.next() => match state {
+                        Ok(state) => {
+                            pause = FIRST_PAUSE;
+                            if !state.no_space && last_full.is_none_or(|t| t.elapsed() > LOOK_AT_LEAST) {
+                                look = LOOK_FOR_SPACE;
+                            }
+                            last_full = state.no_space.then(Instant::now).or(last_full);
+                            live.state.send_replace(state);
+                            let Some(inner) = weak.upgrade() else { return };
+                            inner.changed(id);
+                        }
+                        Err(_) => break,
+                    },
+                    () = tokio::time::sleep(look), if waits => {
+                        look = (look * 2).min(LOOK_AT_LEAST);
+                        let Some(inner) = weak.upgrade() else { return };
+                        relieve(&inner, id).await;
+                    }
+                }
             }
         }
         let Some(inner) = weak.upgrade() else { return };
@@ -83,6 +109,17 @@ async fn follow(weak: &Weak<Inner>, id: &str, live: &Live) {
         // It is starting up, writing down the machine's end, or fails again and again.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// Lets a guest go on whose write failed for want of space. QEMU repeats the write; when space
+/// is still missing where that disk is, the guest stops again and has lost nothing.
+async fn relieve(inner: &Inner, id: &str) {
+    let space = rustix::fs::statvfs(&inner.config.data_dir);
+    if space.is_ok_and(|s| s.f_bavail * s.f_frsize > ENOUGH_SPACE)
+        && let Err(error) = inner.command(id, Command::Resume).await
+    {
+        tracing::warn!(machine = id, %error, "cannot let the guest go on");
     }
 }
 

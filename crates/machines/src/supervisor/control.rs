@@ -43,6 +43,8 @@ pub struct MachineState {
     pub panicked: bool,
     /// The disk that failed last; empty when none did.
     pub failed_disk: String,
+    /// Whether it failed for want of space on the host: the guest waits until there is some.
+    pub no_space: bool,
 }
 
 impl MachineState {
@@ -54,6 +56,7 @@ impl MachineState {
             MachineEvent::Resumed => {
                 self.paused = false;
                 self.failed_disk.clear();
+                self.no_space = false;
             }
             MachineEvent::Agent { open } => self.agent_connected = *open,
             MachineEvent::Panicked => self.panicked = true,
@@ -61,7 +64,10 @@ impl MachineState {
                 self.agent_connected = false;
                 self.panicked = false;
             }
-            MachineEvent::BlockError { disk, .. } => self.failed_disk.clone_from(disk),
+            MachineEvent::BlockError { disk, no_space } => {
+                self.failed_disk.clone_from(disk);
+                self.no_space = *no_space;
+            }
             MachineEvent::Shutdown { .. } | MachineEvent::Closed => {}
         }
         *self != before

@@ -200,11 +200,15 @@ async fn attend(
     mut events: mpsc::Receiver<MachineEvent>,
 ) -> Result<Option<MachineEvent>, SupervisorError> {
     // Events flow already, so nothing is missed between these questions and the loop.
-    let (running, _) = monitor.status().await.unwrap_or((true, String::new()));
+    let (running, status) = monitor.status().await.unwrap_or((true, String::new()));
+    // Its event went to the supervisor before us: let the agent try whether it goes on.
+    let no_space = !running && status.replace('_', "-") == "io-error";
     let agent_connected = monitor.channel_open("agent0").await.unwrap_or(false);
     let (state, watcher) = watch::channel(MachineState {
         paused: !running,
         agent_connected,
+        no_space,
+        failed_disk: if no_space { "(unknown)".into() } else { String::new() },
         ..MachineState::default()
     });
     let (commands, mut asked) = mpsc::channel(16);

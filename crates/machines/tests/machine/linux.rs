@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use runtime::{PodRuntime, StreamRequest, StreamTarget};
+use runtime::{MachineChannel, PodRuntime, StreamRequest, StreamTarget};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{World, eventually};
+use crate::support::{World, eventually, run};
 
 /// In the order of their dependencies.
 const MODULES: [&str; 9] = [
@@ -45,6 +45,7 @@ for p in /sys/class/virtio-ports/*; do
   [ "$(busybox cat $p/name)" = org.qemu.guest_agent.0 ] && port=/dev/${p##*/}
 done
 echo "guest is up on $port"
+( read -r go </dev/ttyS0; busybox dd if=/dev/urandom of=/dev/vdb bs=64k count=64 conv=fsync 2>/dev/null && echo "large write done" ) &
 while true; do
   while read -r line; do
     case "$line" in
@@ -149,9 +150,11 @@ async fn a_linux_guest_is_on_the_pods_network_and_speaks_through_its_agent() {
             "memory": {"guest": "160Mi"},
             "firmware": {"kernelBoot": {"kernelArgs": "console=ttyS0 quiet", "container": {
                 "image": "test/boot", "kernelPath": "/vmlinuz", "initrdPath": "/initrd"}}},
-            "devices": {"autoattachGraphicsDevice": false, "disks": [{"name": "data", "disk": {"bus": "virtio"}}]},
+            "devices": {"autoattachGraphicsDevice": false, "disks": [
+                {"name": "data", "disk": {"bus": "virtio"}}, {"name": "large", "disk": {"bus": "virtio"}}]},
         },
-        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+        "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "large", "persistentVolumeClaim": {"claimName": "large"}}],
     }));
     let sandbox = runtime.run_sandbox(&config).await.unwrap();
     let listener = TcpListener::bind((world.network.host(), 0)).unwrap();
@@ -163,7 +166,13 @@ async fn a_linux_guest_is_on_the_pods_network_and_speaks_through_its_agent() {
     let (boot, listener) = outside.await.unwrap();
     let data = world.dir.join("volume.img");
     fs::File::create(&data).unwrap().set_len(1 << 20).unwrap();
-    let container = world.container(&[("kernel-boot", &boot), ("data", &data)]);
+    // A disk of 8 MiB where there is only one.
+    let small = world.dir.join("small");
+    fs::create_dir(&small).unwrap();
+    run(&format!("mount -t tmpfs -o size=1m,mode=711 tmpfs {}", small.display()));
+    let large = small.join("volume.img");
+    fs::File::create(&large).unwrap().set_len(8 << 20).unwrap();
+    let container = world.container(&[("kernel-boot", &boot), ("data", &data), ("large", &large)]);
     let id = runtime.create_container(&sandbox, &config, &container).await.unwrap();
     let begun = Instant::now();
     runtime.start_container(&id).await.unwrap();
@@ -224,14 +233,41 @@ async fn a_linux_guest_is_on_the_pods_network_and_speaks_through_its_agent() {
         (vmi["status"]["guestOSInfo"]["prettyName"] == "Busybox guest").then_some(vmi)
     })
     .await;
-    assert_eq!(vmi["status"]["conditions"][0]["type"], "AgentConnected");
+    let condition = |vmi: &serde_json::Value, kind: &str| {
+        let all = vmi["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        all.into_iter().find(|c| c["type"] == kind)
+    };
+    assert!(condition(&vmi, "AgentConnected").is_some());
     let interface = &vmi["status"]["interfaces"][0];
     assert_eq!(
         (interface["ipAddress"].as_str(), interface["interfaceName"].as_str()),
         (Some(&*world.network.pod()), Some("eth0"))
     );
 
+    // The guest waits where the host has no space, says so, and goes on when there is some.
+    let console = StreamRequest::Machine {
+        container_id: id.clone(),
+        channel: MachineChannel::Console,
+    };
+    let Ok(StreamTarget::Raw(mut console)) = runtime.open_stream(&console).await else {
+        panic!("no console")
+    };
+    console.write_all(b"go\n").await.unwrap();
+    let paused = eventually("pause", 10, async || {
+        let vmi = world.api.value("virtualmachineinstances/test/guest");
+        condition(&vmi, "Paused").filter(|c| c["reason"] == "PausedIOError")
+    })
+    .await;
+    assert!(paused["message"].as_str().unwrap().contains("disk large"), "{paused}");
+    assert!(!world.log().contains("large write done"));
+    run(&format!("mount -o remount,size=32m {}", small.display()));
+    eventually("large write", 40, async || {
+        world.log().contains("large write done").then_some(())
+    })
+    .await;
+
     runtime.remove_sandbox(&sandbox).await.unwrap();
+    run(&format!("umount {}", small.display()));
     assert!(fs::read(&data).unwrap().starts_with(b"persisted\n"));
     eventually("nothing left", 5, async || world.leaks().is_empty().then_some(())).await;
 }

@@ -314,6 +314,10 @@ impl Drop for World {
         {
             let _ = Command::new("umount").arg("-l").arg(entry.path()).output();
         }
+        let _ = Command::new("umount")
+            .args(["-q", "-l"])
+            .arg(self.dir.join("small"))
+            .output();
         for group in self.cgroups() {
             let _ = Command::new("find")
                 .arg(&group)
