@@ -69,6 +69,11 @@ impl Volumes {
         };
         Ok(Volumes { inner: Arc::new(inner) })
     }
+
+    /// Path of the volume behind a PersistentVolume; `None` when this node did not make it.
+    pub fn path_of(&self, pv: &serde_json::Value) -> Option<PathBuf> {
+        volumeplan::is_ours(pv, &self.inner.config.node_name).map(PathBuf::from)
+    }
 }
 
 impl Inner {

@@ -148,6 +148,7 @@ async fn a_file_system_is_shared_by_pods_survives_restarts_grows_and_goes() {
     let mut world = World::new("fs");
     world.claim("data", "64Mi", "Filesystem");
     let (volume, pv) = world.volume("data").await;
+    assert_eq!(world.volumes.path_of(&pv).as_ref(), Some(&volume));
     let class = world.api.get_value("storageclasses//local");
     assert_eq!(
         class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"],
@@ -249,6 +250,15 @@ async fn an_unclean_file_system_is_mended_and_foreign_data_is_kept() {
     // What failed keeps nobody away.
     world.volumes.attach_machine(by(&volume, "vm")).await.unwrap();
     world.volumes.detach_machine(&volume, "vm").await.unwrap();
+    // As an agent leaves it that is killed while it formats: nothing in it is worth keeping.
+    fs::write(volume.join("formatting"), "").unwrap();
+    world
+        .volumes
+        .mount(by(&volume, "pod-a"), &a, false, None)
+        .await
+        .unwrap();
+    assert!(!volume.join("formatting").exists() && !a.join("f").exists());
+    world.volumes.unmount(&volume, "pod-a", &a).await.unwrap();
     let elsewhere = world
         .volumes
         .mount(by(Path::new("/etc"), "pod-a"), &a, false, None)
