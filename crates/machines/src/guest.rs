@@ -150,6 +150,12 @@ fn patch(vmi: &Value, state: &MachineState, guest: Option<&Guest>, pod_ip: &str,
         if interfaces != old["interfaces"] {
             status.insert("interfaces".into(), interfaces);
         }
+    } else if old["interfaces"].as_array().is_none_or(Vec::is_empty) {
+        // Without an agent there is the pod's address at least.
+        let interfaces = interface_list(vmi, &[], pod_ip);
+        if interfaces != json!([]) {
+            status.insert("interfaces".into(), interfaces);
+        }
     }
     if status.is_empty() {
         return None;
@@ -270,8 +276,12 @@ mod tests {
     #[test]
     fn the_status_is_patched_only_where_it_differs() {
         let mut state = MachineState::default();
-        let vmi = json!({"metadata": {"name": "a", "namespace": "n", "resourceVersion": "7"},
+        let mut vmi = json!({"metadata": {"name": "a", "namespace": "n", "resourceVersion": "7"},
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        let first = patch(&vmi, &state, None, "10.0.0.9", "t").unwrap();
+        assert_eq!(first["status"]["interfaces"][0]["ipAddress"], "10.0.0.9");
+        assert!(first["status"]["conditions"].is_null());
+        vmi["status"]["interfaces"] = first["status"]["interfaces"].clone();
         assert_eq!(patch(&vmi, &state, None, "10.0.0.9", "t"), None);
         state.paused = true;
         state.agent_connected = true;
@@ -289,9 +299,10 @@ mod tests {
             .collect();
         assert_eq!(kinds, ["Ready", "AgentConnected", "Paused"]);
         assert_eq!(patch["status"]["guestOSInfo"]["prettyName"], "Debian");
-        assert_eq!(patch["status"]["interfaces"][0]["ipAddress"], "10.0.0.9");
         let mut done = vmi.clone();
-        done["status"] = patch["status"].clone();
+        for (field, value) in patch["status"].as_object().unwrap() {
+            done["status"][field] = value.clone();
+        }
         assert_eq!(super::patch(&done, &state, Some(&guest), "10.0.0.9", "later"), None);
         state.failed_disk = "disk0".into();
         state.no_space = true;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
-use crate::files::MachineDir;
+use crate::files::{ExitFile, MachineDir};
 use crate::guest;
 use crate::pod_runtime::Inner;
 use crate::supervisor::{Command, MachineState, Subscription};
@@ -100,6 +100,7 @@ async fn follow(weak: &Weak<Inner>, id: &str, live: &Live) {
             tracing::warn!(machine = id, "the supervisor is gone; starting another");
             if let Err(error) = inner.spawn_supervisor(&dir).await {
                 tracing::error!(machine = id, %error, "cannot start a supervisor");
+                record_end(&dir, &error.to_string());
             }
             if ended(&dir) {
                 return;
@@ -109,6 +110,22 @@ async fn follow(weak: &Weak<Inner>, id: &str, live: &Live) {
         // It is starting up, writing down the machine's end, or fails again and again.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LAST_PAUSE);
+    }
+}
+
+/// Without supervisor and QEMU there is an end, and nobody else to record it.
+fn record_end(dir: &MachineDir, why: &str) {
+    if supervised(dir) || dir.live_qemu().is_some() || ended(dir) {
+        return;
+    }
+    let exit = ExitFile {
+        finished_at: crate::now(),
+        exit_code: 137,
+        reason: "Error".into(),
+        message: format!("no supervisor could be started: {why}"),
+    };
+    if let Err(error) = dir.write_exit(&exit) {
+        tracing::error!(machine = %dir.path().display(), %error, "cannot record the machine's end");
     }
 }
 

@@ -77,6 +77,26 @@ async fn echo(runtime: &MachineRuntime, id: &str, word: &str) {
     assert_eq!(String::from_utf8_lossy(&got), word);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_supervisors_ends_and_can_be_removed() {
+    let world = World::new(8);
+    let runtime = world.runtime_with("/nonexistent/allmend");
+    let root = image(&world, false);
+    let config = world.machine(spec());
+    let sandbox = runtime.run_sandbox(&config).await.unwrap();
+    let container = world.container(&[("root", &root)]);
+    let id = runtime.create_container(&sandbox, &config, &container).await.unwrap();
+    let error = runtime.start_container(&id).await.unwrap_err().to_string();
+    assert!(error.contains("/nonexistent/allmend"), "{error}");
+    let ended = eventually("end", 5, async || {
+        Some(status(&runtime).await).filter(|s| s.state == ContainerState::Exited)
+    })
+    .await;
+    assert!(ended.message.contains("no supervisor"), "{ended:?}");
+    runtime.remove_sandbox(&sandbox).await.unwrap();
+    assert_eq!(world.leaks(), Vec::<String>::new());
+}
+
 /// Whether the guest echoes within a second.
 async fn answers(runtime: &MachineRuntime, id: &str) -> bool {
     let request = StreamRequest::Machine {

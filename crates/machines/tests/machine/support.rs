@@ -187,7 +187,11 @@ impl World {
     }
 
     pub fn runtime(&self) -> MachineRuntime {
-        let config = Config::new(&self.dir, env!("CARGO_BIN_EXE_machine-supervisor"));
+        self.runtime_with(env!("CARGO_BIN_EXE_machine-supervisor"))
+    }
+
+    pub fn runtime_with(&self, executable: &str) -> MachineRuntime {
+        let config = Config::new(&self.dir, executable);
         MachineRuntime::open(config, self.api.clone(), self.network.clone()).unwrap()
     }
 
