@@ -115,6 +115,50 @@ pub trait PodNetwork: Send + Sync {
     async fn detach(&self, sandbox_id: &str) -> Result<(), RuntimeError>;
 }
 
+/// The persistent volumes of this node, for pods that use them.
+#[async_trait]
+pub trait PodVolumes: Send + Sync {
+    /// Makes a volume usable by a pod. Doing it again is no error, and gives the same path.
+    ///
+    /// For [`VolumeUse::Filesystem`] the path is the target; for a block device it is the device;
+    /// for a machine it is the disk's file or device.
+    async fn publish(&self, claim: &VolumeClaim) -> Result<PathBuf, RuntimeError>;
+
+    /// Ends a pod's use of a volume. What is not in use is no error.
+    async fn unpublish(&self, claim: &VolumeClaim) -> Result<(), RuntimeError>;
+}
+
+/// A pod's use of a persistent volume.
+#[derive(Clone, Debug)]
+pub struct VolumeClaim {
+    /// The PersistentVolume.
+    pub volume: Arc<Object>,
+    /// UID of the pod.
+    pub pod_uid: String,
+    /// Whether the claim is ReadWriteOncePod.
+    pub single: bool,
+    /// How it is used.
+    pub usage: VolumeUse,
+}
+
+/// How a pod uses a persistent volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VolumeUse {
+    /// Its file system, mounted at an existing directory.
+    Filesystem {
+        /// The directory.
+        target: PathBuf,
+        /// Whether writes are refused.
+        read_only: bool,
+        /// Group that owns the files (`spec.securityContext.fsGroup`).
+        fs_group: Option<u32>,
+    },
+    /// A block device.
+    Block,
+    /// A disk of a virtual machine.
+    Machine,
+}
+
 /// How a pod is on the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodAddress {
