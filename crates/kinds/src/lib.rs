@@ -15,6 +15,7 @@ mod kubevirt;
 mod plain;
 mod pods;
 mod rbac;
+pub mod resources;
 mod reviews;
 mod schemas;
 
