@@ -1,1 +1,10 @@
-//! The node agent: the life of pods.
+//! The node agent: the life of pods, from what the API wants to what the
+//! runtimes have, and the node's own HTTPS server.
+//!
+//! Must not import the other agents: they are handed in as the ports of crate `runtime`.
+
+mod lookup;
+mod plan;
+mod pods;
+
+pub use lookup::{Found, PodLookup};
