@@ -1,1 +1,14 @@
-//! Runs plans: queues, retries, leases, actions.
+//! Runs control loops: queues keys as their inputs change, asks each
+//! [`reconcile::Controller`] for its plan, and carries the plan out.
+//!
+//! Must not decide what to do: that is the plan. Never plans a key twice at the
+//! same time, never plans on a cache that is older than its own last write, and
+//! pauses longer and longer after failures.
+
+mod act;
+mod event;
+mod queue;
+mod run;
+
+pub use event::Recorder;
+pub use run::{Driver, run};
