@@ -63,6 +63,17 @@ pub(crate) async fn act(
             let patched = client.patch(gvr, namespace, (name, subresource), PatchType::Merge, body, &options);
             written.saw(gvr, patched.await?.resource_version());
         }
+        Action::Replace {
+            gvr,
+            namespace,
+            name,
+            subresource,
+            object,
+        } => {
+            let body = Body::from_value(object);
+            let updated = client.update(gvr, namespace, (name, subresource), body, &options);
+            written.saw(gvr, updated.await?.resource_version());
+        }
         Action::Post {
             gvr,
             namespace,

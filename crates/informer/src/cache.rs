@@ -74,7 +74,7 @@ impl Informer {
             .collect()
     }
 
-    /// The objects that name an owner by uid, in order.
+    /// The objects that name an owner by uid, in order; those that nobody controls for "".
     pub fn owned(&self, uid: &str) -> Vec<Arc<Object>> {
         let state = self.read();
         collect(&state, state.owned.get(uid))
@@ -199,8 +199,8 @@ impl Informer {
 
 impl State {
     fn link(&mut self, key: &str, object: &Object) {
-        for owner in &object.header().owner_references {
-            self.owned.entry(owner.uid.clone()).or_default().insert(key.to_owned());
+        for owner in owners(object) {
+            self.owned.entry(owner.to_owned()).or_default().insert(key.to_owned());
         }
         for (index, entries) in self.indexes.values_mut() {
             for value in index(object) {
@@ -210,8 +210,8 @@ impl State {
     }
 
     fn unlink(&mut self, key: &str, object: &Object) {
-        for owner in &object.header().owner_references {
-            take(&mut self.owned, &owner.uid, key);
+        for owner in owners(object) {
+            take(&mut self.owned, owner, key);
         }
         for (index, entries) in self.indexes.values_mut() {
             for value in index(object) {
@@ -219,6 +219,13 @@ impl State {
             }
         }
     }
+}
+
+/// The uids of an object's owners; "" when nobody controls it.
+fn owners(object: &Object) -> impl Iterator<Item = &str> {
+    let nobody = object.controller().is_none().then_some("");
+    let named = object.header().owner_references.iter().map(|o| o.uid.as_str());
+    named.chain(nobody)
 }
 
 fn take(entries: &mut HashMap<String, BTreeSet<String>>, value: &str, key: &str) {

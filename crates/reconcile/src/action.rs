@@ -35,6 +35,19 @@ pub enum Action {
         /// The patch.
         patch: Value,
     },
+    /// Replace an object, or a subresource that knows no other way, such as `finalize`.
+    Replace {
+        /// Resource.
+        gvr: Gvr,
+        /// Namespace; empty when cluster-scoped.
+        namespace: String,
+        /// Name.
+        name: String,
+        /// Empty, or such as `finalize`.
+        subresource: &'static str,
+        /// The object.
+        object: Value,
+    },
     /// Create a subresource, such as a Binding.
     Post {
         /// Resource.

@@ -25,7 +25,7 @@ pub trait View: Send + Sync {
     /// The objects of a namespace, in order.
     fn list(&self, gvr: &Gvr, namespace: &str) -> Vec<Arc<Object>>;
 
-    /// The objects that name an owner by uid, in order.
+    /// The objects that name an owner by uid, in order; those that nobody controls for "".
     fn owned(&self, gvr: &Gvr, owner_uid: &str) -> Vec<Arc<Object>>;
 }
 

@@ -36,7 +36,10 @@ impl View for World {
     }
 
     fn owned(&self, gvr: &Gvr, owner_uid: &str) -> Vec<Arc<Object>> {
-        let owned = |o: &&Arc<Object>| o.header().owner_references.iter().any(|r| r.uid == owner_uid);
+        let owned = |o: &&Arc<Object>| {
+            (owner_uid.is_empty() && o.controller().is_none())
+                || o.header().owner_references.iter().any(|r| r.uid == owner_uid)
+        };
         self.objects
             .iter()
             .filter(|((g, ..), _)| g == gvr)
@@ -108,7 +111,12 @@ impl World {
                     object["metadata"]["namespace"] = namespace.as_str().into();
                 }
                 object["metadata"]["creationTimestamp"] = meta::time::rfc3339(now).into();
-                let (_, name) = names(&object);
+                let (_, mut name) = names(&object);
+                if name.is_empty() {
+                    let prefix = object["metadata"]["generateName"].as_str().unwrap_or_default();
+                    name = format!("{prefix}{}", self.revision);
+                    object["metadata"]["name"] = name.as_str().into();
+                }
                 if self.get(gvr, namespace, &name).is_some() {
                     return if *exists_ok {
                         Ok(())
@@ -135,6 +143,18 @@ impl World {
                     return Err("Conflict".into());
                 }
                 self.change(gvr, namespace, name, patch.clone());
+            }
+            Action::Replace {
+                gvr,
+                namespace,
+                name,
+                object,
+                ..
+            } => {
+                if self.get(gvr, namespace, name).is_none() {
+                    return Err("NotFound".into());
+                }
+                self.put(gvr, object.clone());
             }
             Action::Post {
                 gvr,
