@@ -5,10 +5,15 @@
 
 mod common;
 mod deployment;
+mod endpoints;
+pub mod garbage;
+mod namespaces;
 mod replicaset;
 mod status;
 
 pub use deployment::DeploymentController;
+pub use endpoints::EndpointSliceController;
+pub use namespaces::{NamespaceController, NamespaceFurnisher};
 pub use replicaset::ReplicaSetController;
 
 use std::sync::Arc;
