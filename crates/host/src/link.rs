@@ -107,6 +107,13 @@ impl Links {
         self.expect(name)
     }
 
+    /// Sets the size of the largest packet.
+    pub fn mtu(&mut self, index: u32, mtu: u32) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, 0));
+        message.put(libc::IFLA_MTU, &mtu.to_ne_bytes());
+        self.socket.request(message)
+    }
+
     /// Brings a link up.
     pub fn up(&mut self, index: u32) -> io::Result<()> {
         let message = Message::new(libc::RTM_NEWLINK, 0, &link_header(index, libc::IFF_UP));

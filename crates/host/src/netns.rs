@@ -46,7 +46,7 @@ pub fn remove(path: &Path) -> io::Result<()> {
 
 /// Whether a path names a namespace that is there: a file whose mount is gone does not.
 pub fn is_namespace(path: &Path) -> bool {
-    rustix::fs::statfs(path).is_ok_and(|s| s.f_type as i64 == NSFS)
+    rustix::fs::statfs(path).is_ok_and(|s| s.f_type == NSFS)
 }
 
 /// Runs `work` on a thread in a namespace.
@@ -110,7 +110,7 @@ mod tests {
         let file = File::open(&path).unwrap();
         assert_eq!(inside(&file, || fs::metadata(OWN)).unwrap().ino(), inode);
         assert_ne!(fs::metadata(OWN).unwrap().ino(), inode);
-        assert_eq!(mounted_below(dir.path()).unwrap(), [path.clone()]);
+        assert_eq!(mounted_below(dir.path()).unwrap(), std::slice::from_ref(&path));
         remove(&path).unwrap();
         remove(&path).unwrap();
         assert!(!path.exists() && mounted_below(dir.path()).unwrap().is_empty());
