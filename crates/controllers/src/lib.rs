@@ -8,6 +8,8 @@ mod common;
 mod deployment;
 mod endpoints;
 pub mod garbage;
+mod instance;
+mod machine;
 mod namespaces;
 mod nodes;
 mod replicaset;
@@ -17,6 +19,8 @@ mod status;
 pub use claims::{ClaimController, VolumeController};
 pub use deployment::DeploymentController;
 pub use endpoints::EndpointSliceController;
+pub use instance::InstanceController;
+pub use machine::MachineController;
 pub use namespaces::{NamespaceController, NamespaceFurnisher};
 pub use nodes::{GRACE as NODE_GRACE, NodeController};
 pub use replicaset::ReplicaSetController;
@@ -26,7 +30,23 @@ use std::sync::Arc;
 
 use reconcile::Controller;
 
-/// Every controller.
-pub fn all() -> Vec<Arc<dyn Controller>> {
-    vec![Arc::new(DeploymentController), Arc::new(ReplicaSetController)]
+/// Every controller that is always wanted.
+pub fn all(root_ca: &str) -> Vec<Arc<dyn Controller>> {
+    vec![
+        Arc::new(DeploymentController),
+        Arc::new(ReplicaSetController),
+        Arc::new(EndpointSliceController),
+        Arc::new(NamespaceController::default()),
+        Arc::new(NamespaceFurnisher {
+            root_ca: root_ca.to_owned(),
+        }),
+        Arc::new(ClaimController),
+        Arc::new(VolumeController),
+        Arc::new(RoleAggregator),
+    ]
+}
+
+/// The controllers of virtual machines.
+pub fn machines() -> Vec<Arc<dyn Controller>> {
+    vec![Arc::new(MachineController), Arc::new(InstanceController)]
 }
