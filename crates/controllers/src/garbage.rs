@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use meta::{Gvr, Object};
-use reconcile::{Plan, View};
+use reconcile::{Key, Plan, View};
 use serde_json::json;
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -27,6 +27,17 @@ fn resource(api_version: &str, kind: &str) -> Option<(Gvr, bool)> {
     let group = api_version.split_once('/').map_or("", |(g, _)| g);
     let kind = kinds::by_kind(group, kind)?;
     Some((kind.gvr(), kind.scope == kinds::Scope::Namespaced))
+}
+
+/// The owners of an object, as resources and keys.
+pub fn owners(object: &Object) -> Vec<(Gvr, Key)> {
+    let references = object.header().owner_references.iter();
+    let owners = references.filter_map(|o| {
+        let (gvr, namespaced) = resource(&o.api_version, &o.kind)?;
+        let namespace = if namespaced { object.namespace() } else { "" };
+        Some((gvr, Key::new(namespace, &o.name)))
+    });
+    owners.collect()
 }
 
 /// Whether an object may have to do with garbage at all.

@@ -7,8 +7,10 @@
 
 mod act;
 mod event;
+mod garbage;
 mod queue;
 mod run;
 
 pub use event::Recorder;
+pub use garbage::collect;
 pub use run::{Driver, run};

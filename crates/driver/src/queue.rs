@@ -4,10 +4,10 @@
 //! Must not know what a key means.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use reconcile::Key;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -16,29 +16,44 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1000);
 
-/// Keys to plan.
-#[derive(Default)]
-pub(crate) struct Queue {
-    state: Mutex<State>,
+/// Keys to work on.
+pub(crate) struct Queue<K> {
+    state: Mutex<State<K>>,
     changed: Notify,
 }
 
-#[derive(Default)]
-struct State {
-    ready: VecDeque<Key>,
+struct State<K> {
+    ready: VecDeque<K>,
     /// Keys in `ready`, and keys being worked on that must be worked on again.
-    dirty: HashSet<Key>,
-    working: HashSet<Key>,
+    dirty: HashSet<K>,
+    working: HashSet<K>,
     /// Keys that come up later; a key is there once, at its earliest time.
-    later: BTreeMap<(Instant, u64), Key>,
-    due: HashMap<Key, (Instant, u64)>,
-    failures: HashMap<Key, u32>,
+    later: BTreeMap<(Instant, u64), K>,
+    due: HashMap<K, (Instant, u64)>,
+    failures: HashMap<K, u32>,
     serial: u64,
 }
 
-impl Queue {
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Queue {
+            state: Mutex::new(State {
+                ready: VecDeque::new(),
+                dirty: HashSet::new(),
+                working: HashSet::new(),
+                later: BTreeMap::new(),
+                due: HashMap::new(),
+                failures: HashMap::new(),
+                serial: 0,
+            }),
+            changed: Notify::new(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
     /// Asks for a key to be planned soon.
-    pub fn add(&self, key: Key) {
+    pub fn add(&self, key: K) {
         let mut state = self.lock();
         if !state.dirty.insert(key.clone()) || state.working.contains(&key) {
             return;
@@ -49,7 +64,7 @@ impl Queue {
     }
 
     /// Asks for a key to be planned after a pause, or sooner if that was asked before.
-    pub fn add_after(&self, key: Key, pause: Duration) {
+    pub fn add_after(&self, key: K, pause: Duration) {
         let mut state = self.lock();
         let at = Instant::now() + pause;
         match state.due.get(&key).copied() {
@@ -66,7 +81,7 @@ impl Queue {
     }
 
     /// Notes a failure of a key; how long to wait before the next try.
-    pub fn failed(&self, key: &Key) -> Duration {
+    pub fn failed(&self, key: &K) -> Duration {
         let mut state = self.lock();
         let failures = state.failures.entry(key.clone()).or_default();
         let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(20));
@@ -75,12 +90,12 @@ impl Queue {
     }
 
     /// Notes that a key succeeded.
-    pub fn succeeded(&self, key: &Key) {
+    pub fn succeeded(&self, key: &K) {
         self.lock().failures.remove(key);
     }
 
     /// The next key; it is being worked on until [`Queue::done`].
-    pub async fn next(&self) -> Key {
+    pub async fn next(&self) -> K {
         loop {
             let changed = self.changed.notified();
             let wake = {
@@ -107,7 +122,7 @@ impl Queue {
     }
 
     /// A worker is through with a key.
-    pub fn done(&self, key: &Key) {
+    pub fn done(&self, key: &K) {
         let mut state = self.lock();
         state.working.remove(key);
         if state.dirty.contains(key) {
@@ -117,12 +132,12 @@ impl Queue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl<K: Clone + Eq + Hash> State<K> {
     fn promote(&mut self) {
         let now = Instant::now();
         while let Some(entry) = self.later.first_entry() {
@@ -141,6 +156,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use reconcile::Key;
 
     fn key(name: &str) -> Key {
         Key::new("ns", name)

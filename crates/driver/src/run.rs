@@ -102,7 +102,7 @@ struct Loop {
     driver: Driver,
     controller: Arc<dyn Controller>,
     caches: Caches,
-    queue: Queue,
+    queue: Queue<Key>,
 }
 
 impl Loop {
