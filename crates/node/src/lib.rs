@@ -6,5 +6,7 @@
 mod lookup;
 mod plan;
 mod pods;
+mod probe;
 
 pub use lookup::{Found, PodLookup};
+pub use probe::{Kind as ProbeKind, Outcome as ProbeOutcome, Target as ProbeTarget, Watching, watch};
