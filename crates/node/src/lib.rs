@@ -7,6 +7,7 @@ mod lookup;
 mod plan;
 mod pods;
 mod probe;
+mod server;
 
 pub use lookup::{Found, PodLookup};
 pub use probe::{Kind as ProbeKind, Outcome as ProbeOutcome, Target as ProbeTarget, Watching, watch};

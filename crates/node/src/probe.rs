@@ -5,9 +5,9 @@
 
 mod check;
 mod grpc;
-mod http;
 #[cfg(test)]
 mod tests;
+mod web;
 
 use std::net::IpAddr;
 use std::sync::Arc;

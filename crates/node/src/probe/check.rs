@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use runtime::RuntimeError;
 use tokio::net::TcpStream;
 
-use super::http::HttpCheck;
+use super::web::HttpCheck;
 use super::{Target, grpc};
 
 /// Most bytes of a command's output or an answer's body that are looked at.

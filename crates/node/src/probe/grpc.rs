@@ -11,7 +11,7 @@ use tonic::{Code, Request};
 use tonic_prost::ProstCodec;
 
 use super::check::Verdict;
-use super::http::AGENT;
+use super::web::AGENT;
 
 /// Which service is asked about; empty for the whole server.
 #[derive(Clone, PartialEq, prost::Message)]

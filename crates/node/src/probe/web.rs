@@ -144,8 +144,7 @@ impl Place {
 
     /// Where a `Location` leads, unless to another host.
     fn follow(&self, location: &str) -> Option<Place> {
-        let uri: Uri = location.parse().ok()?;
-        let Some(host) = uri.host() else {
+        if !location.contains("://") {
             let path = if location.starts_with('/') {
                 location.to_owned()
             } else {
@@ -154,7 +153,9 @@ impl Place {
                 format!("{directory}{location}")
             };
             return Some(Place { path, ..self.clone() });
-        };
+        }
+        let uri: Uri = location.parse().ok()?;
+        let host = uri.host()?;
         if host.trim_matches(['[', ']']) != self.host {
             return None;
         }
