@@ -4,6 +4,7 @@
 
 mod cli;
 mod config_file;
+mod control;
 mod credentials;
 mod logging;
 mod preflight;

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cli::ServerFlags;
+use crate::control::Control;
 use crate::credentials::{self, ServerCredentials, ServerPaths};
 use crate::preflight;
 
@@ -62,8 +63,11 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     write_kubeconfig(&flags, &paths, &credentials, &url)?;
     info!(%url, milliseconds = begun.elapsed().as_millis(), "ready");
 
+    let control = Control::start(&api, credentials.server_authority.certificate(), &flags.disable);
+
     asked_to_stop().await?;
     info!("stopping; workloads keep running");
+    control.stop().await;
     stop.cancel();
     serving.await.context("serve")?.context("serve")?;
     api.shut_down();

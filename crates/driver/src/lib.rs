@@ -10,7 +10,9 @@ mod event;
 mod garbage;
 mod queue;
 mod run;
+mod scheduling;
 
 pub use event::Recorder;
 pub use garbage::collect;
 pub use run::{Driver, run};
+pub use scheduling::schedule;

@@ -3,7 +3,6 @@
 //! Must not use any crate of the product but `testkit`.
 
 mod api;
-#[cfg(feature = "node")]
 mod controllers;
 #[cfg(feature = "node")]
 mod machines;
