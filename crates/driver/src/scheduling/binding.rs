@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::{Client, ClientExt, DeleteOptions, Preconditions};
+use client::{ClientExt, DeleteOptions, Preconditions};
 use kinds::resources::{CLAIMS, PODS};
 use meta::{Object, Status};
 use reconcile::EventKind;
