@@ -380,9 +380,7 @@ impl Cluster {
         let space = self.spaces.get(namespace);
         let candidates = space.and_then(|s| s.candidates(selector));
         let candidates = candidates.into_iter().flat_map(|p| p.values());
-        candidates
-            .map(|p| &**p)
-            .filter(|p| selector.matches(&p.facts.labels))
+        candidates.map(|p| &**p).filter(|p| selector.matches(&p.facts.labels))
     }
 
     /// The pods that a term means.

@@ -124,7 +124,10 @@ impl Facts {
         if let Some(node) = &affinity.node_affinity {
             let required = node.required_during_scheduling_ignored_during_execution.as_ref();
             self.required = required.map(NodeTerms::of);
-            let preferred = node.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred = node
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             self.preferred = preferred
                 .map(|p| (p.weight.into(), NodeTerm::of(&p.preference)))
                 .collect();
@@ -132,15 +135,27 @@ impl Facts {
         let term = |t: &api::PodAffinityTerm| PodTerm::of(t, &self.namespace, &self.labels);
         let mut liked = Vec::new();
         if let Some(pods) = &affinity.pod_affinity {
-            let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
+            let required = pods
+                .required_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             self.near = required.map(term).collect();
-            let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred = pods
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             liked.extend(preferred.map(|p| (i64::from(p.weight), term(&p.pod_affinity_term))));
         }
         if let Some(pods) = &affinity.pod_anti_affinity {
-            let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
+            let required = pods
+                .required_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             self.apart = required.map(term).collect();
-            let preferred = pods.preferred_during_scheduling_ignored_during_execution.iter().flatten();
+            let preferred = pods
+                .preferred_during_scheduling_ignored_during_execution
+                .iter()
+                .flatten();
             liked.extend(preferred.map(|p| (-i64::from(p.weight), term(&p.pod_affinity_term))));
         }
         self.liked = liked;

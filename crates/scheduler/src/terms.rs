@@ -39,6 +39,8 @@ impl NodeTerms {
         for term in &self.0 {
             out.extend(term.names.as_ref()?.iter().map(String::as_str));
         }
+        out.sort_unstable();
+        out.dedup();
         (!self.0.is_empty()).then_some(out)
     }
 }
