@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use host::link::{Links, Route, set_sysctl};
@@ -18,6 +19,15 @@ fn isolated(test: impl FnOnce() + Send + 'static) {
         test();
     });
     thread.join().unwrap();
+}
+
+/// A namespace that goes with the test, also when it fails.
+struct Place(PathBuf);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = netns::remove(&self.0);
+    }
 }
 
 fn pod(links: &mut Links, namespace: &File) {
@@ -52,9 +62,9 @@ fn pod(links: &mut Links, namespace: &File) {
 fn a_namespace_is_reached_over_a_pair_of_links() {
     isolated(|| {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("pod");
-        netns::create(&path).unwrap();
-        let namespace = File::open(&path).unwrap();
+        let place = Place(dir.path().join("pod"));
+        netns::create(&place.0).unwrap();
+        let namespace = File::open(&place.0).unwrap();
         let mut links = Links::open().unwrap();
         let bridge = links.bridge("test0").unwrap();
         assert_eq!(links.bridge("test0").unwrap(), bridge);
@@ -84,7 +94,6 @@ fn a_namespace_is_reached_over_a_pair_of_links() {
         println!("deleted in {:?}", started.elapsed());
         links.delete("pod-2").unwrap();
         assert_eq!(links.get("pod-2").unwrap(), None);
-        netns::remove(&path).unwrap();
     });
 }
 

@@ -35,15 +35,18 @@ pub(crate) struct Pod {
     pub host_ports: Vec<Mapping>,
 }
 
-/// A host port, in the words of CNI's capability `portMappings`.
+/// A host port, in the words of CNI's capability `portMappings`; containerd begins them in
+/// upper case, which plugins in Go do not notice.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Mapping {
+    #[serde(alias = "HostPort")]
     pub host_port: u16,
+    #[serde(alias = "ContainerPort")]
     pub container_port: u16,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(alias = "Protocol", skip_serializing_if = "String::is_empty")]
     pub protocol: String,
-    #[serde(rename = "hostIP", skip_serializing_if = "String::is_empty")]
+    #[serde(rename = "hostIP", alias = "HostIP", skip_serializing_if = "String::is_empty")]
     pub host_ip: String,
 }
 
