@@ -1,5 +1,6 @@
 //! Pods on the network: among each other, with the node and with the world, over restarts.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, TcpListener};
 use std::time::Instant;
@@ -97,6 +98,39 @@ fn detached_is_gone_and_purged_is_as_before() {
         assert_eq!(links, ["lo", "uplink"]);
         assert!(!nft::has_table("ip", "allmend").unwrap() && !left.path.exists());
         assert!(host::netns::mounted_below(node.dir.path()).unwrap().is_empty());
+    });
+}
+
+#[test]
+fn many_pods_come_and_go_at_once() {
+    isolated(|| async {
+        let node = Node::new().await;
+        let places: Vec<Place> = (0..60)
+            .map(|n| Place::new(node.dir.path().join(format!("pods/{n}"))))
+            .collect();
+        let attach = places.iter().enumerate().map(|(n, place)| {
+            let network = node.network.clone();
+            async move { network.attach(&n.to_string(), &place.path, &[]).await.unwrap().ip }
+        });
+        let started = Instant::now();
+        let addresses: BTreeSet<IpAddr> = futures::future::join_all(attach).await.into_iter().collect();
+        println!("60 attached in {:?}", started.elapsed());
+        assert_eq!(addresses.len(), 60);
+        let detach = (0..60).map(|n| {
+            let network = node.network.clone();
+            async move { network.detach(&n.to_string()).await.unwrap() }
+        });
+        let started = Instant::now();
+        futures::future::join_all(detach).await;
+        println!("60 detached in {:?}", started.elapsed());
+        assert!(
+            !Links::open()
+                .unwrap()
+                .list()
+                .unwrap()
+                .iter()
+                .any(|link| link.name.starts_with("alm0-"))
+        );
     });
 }
 

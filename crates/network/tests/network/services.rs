@@ -1,12 +1,12 @@
 //! Services: who is reached, from where, and who is not.
 
-use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use host::netns;
 use serde_json::json;
 
-use crate::node::{GATEWAY, NODE, Node, WORLD, ask, eventually, is_refused, isolated};
+use crate::node::{GATEWAY, NODE, Node, WORLD, ask, eventually, is_refused, isolated, serve};
 
 const IP: Ipv4Addr = Ipv4Addr::new(10, 43, 0, 9);
 
@@ -129,6 +129,23 @@ fn node_ports_answer_on_all_addresses() {
                 .is_err_and(|e| e.kind() == std::io::ErrorKind::TimedOut)
         })
         .await;
+    });
+}
+
+#[test]
+fn the_node_itself_can_be_an_endpoint() {
+    isolated(|| async {
+        let node = Node::new().await;
+        let client = node.pod("client").await;
+        serve(TcpListener::bind((NODE, 80)).unwrap(), "node".into());
+        node.api.endpoints("kubernetes", "TCP", &[(NODE.into(), true)]);
+        let ports = json!([{"port": 443}]);
+        node.api.service(
+            "kubernetes",
+            json!({"clusterIP": IP, "ports": ports, "internalTrafficPolicy": "Local"}),
+        );
+        eventually("reached", || ask(to(443)).is_ok()).await;
+        assert_eq!(client.place.ask(to(443)).unwrap(), ("node".into(), client.address.ip));
     });
 }
 
