@@ -211,13 +211,28 @@ impl Worker {
         }
         let name = self.node.table.clone();
         let is_there = blocking(move || nft::has_table("ip", &name)).await;
-        if !matches!(is_there, Ok(true)) {
-            let rules = netplan::rules(&self.node, &[], &self.host_ports());
-            if let Err(error) = self.apply(rules).await {
-                tracing::error!(error = error.chain(), "cannot apply the first rules");
+        let is_fresh = !matches!(is_there, Ok(true));
+        loop {
+            if is_fresh {
+                self.without_services().await;
+            }
+            tokio::select! {
+                () = &mut synced => return,
+                // Services of the earlier run cannot be told from its host ports: those wait.
+                more = self.requests.changed(), if is_fresh => if more.is_err() { return },
             }
         }
-        synced.await;
+    }
+
+    async fn without_services(&mut self) {
+        let request = *self.requests.borrow_and_update();
+        let rules = netplan::rules(&self.node, &[], &self.host_ports());
+        match self.apply(rules).await {
+            Ok(()) => {
+                self.done.send_replace(request);
+            }
+            Err(error) => tracing::error!(error = error.chain(), "cannot apply the first rules"),
+        }
     }
 
     /// Waits for a reason to look again; false when there can be none any more.
