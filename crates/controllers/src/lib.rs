@@ -13,7 +13,9 @@ mod machine;
 mod namespaces;
 mod nodes;
 mod replicaset;
+mod revisions;
 mod roles;
+mod statefulset;
 mod status;
 
 pub use claims::{ClaimController, VolumeController};
@@ -25,6 +27,7 @@ pub use namespaces::{NamespaceController, NamespaceFurnisher};
 pub use nodes::{GRACE as NODE_GRACE, NodeController};
 pub use replicaset::ReplicaSetController;
 pub use roles::RoleAggregator;
+pub use statefulset::StatefulSetController;
 
 use std::sync::Arc;
 
@@ -43,6 +46,7 @@ pub fn all(root_ca: &str) -> Vec<Arc<dyn Controller>> {
         Arc::new(ClaimController),
         Arc::new(VolumeController),
         Arc::new(RoleAggregator),
+        Arc::new(StatefulSetController),
     ]
 }
 
