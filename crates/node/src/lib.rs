@@ -11,3 +11,4 @@ mod server;
 
 pub use lookup::{Found, PodLookup};
 pub use probe::{Kind as ProbeKind, Outcome as ProbeOutcome, Target as ProbeTarget, Watching, watch};
+pub use server::{MachineControl, Server};
