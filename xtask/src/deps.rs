@@ -26,6 +26,11 @@ pub const TEST: &[Need] = &[
     ("conntrack", "conntrack"),
     ("etcd", "etcd-server"),
     ("busybox", "busybox-static"),
+    ("cpio", "cpio"),
+    ("debootstrap", "debootstrap"),
+    ("depmod", "kmod"),
+    ("extlinux", "extlinux"),
+    ("sfdisk", "fdisk"),
     ("qemu-img", "qemu-utils"),
     ("qemu-system-x86_64", "qemu-system-x86"),
 ];
@@ -80,7 +85,7 @@ fn install_qemu() -> Result<()> {
 }
 
 /// Address, suite and key of the machine's own Debian mirror.
-fn mirror() -> Result<(String, String, Option<String>)> {
+pub fn mirror() -> Result<(String, String, Option<String>)> {
     let mut files: Vec<PathBuf> = std::fs::read_dir("/etc/apt/sources.list.d")
         .map(|d| d.flatten().map(|e| e.path()).collect())
         .unwrap_or_default();

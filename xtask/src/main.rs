@@ -4,6 +4,7 @@
 //! which they are compiled.
 
 mod deps;
+mod images;
 mod run;
 mod test;
 mod tidy;
@@ -20,6 +21,7 @@ usage: cargo xtask VERB
   tidy    check the floors, the file headers and the rules of the house
   deps    install the Debian packages that building and running need
   build   build the release binary
+  images  build the images of tests and example: all, or those named
 ";
 
 fn main() -> ExitCode {
@@ -39,6 +41,10 @@ fn dispatch() -> Result<()> {
         Some("tidy") => tidy::run(),
         Some("deps") => deps::install(deps::TEST),
         Some("build") => build(),
+        Some("images") => {
+            deps::install(deps::TEST)?;
+            images::build(&arguments[1..].iter().map(String::as_str).collect::<Vec<_>>())
+        }
         _ => bail!("{USAGE}"),
     }
 }

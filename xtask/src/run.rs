@@ -28,6 +28,11 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+/// Runs a line of shell.
+pub fn shell(line: &str) -> Result<()> {
+    program(Command::new("sh").args(["-e", "-c", line]))
+}
+
 /// Runs cargo in the checkout.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());

@@ -1,0 +1,134 @@
+//! `allmend.local/debian-guest:1`: a whole Debian as a bootable disk, with
+//! cloud-init, the QEMU guest agent and PostgreSQL.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use super::{Recipe, archive, kernel_package};
+use crate::run;
+
+const SETUP: &str = include_str!("../../guests/debian/setup");
+const EXTLINUX: &str = include_str!("../../guests/debian/extlinux.conf");
+const PACKAGES: &str = "systemd-sysv,systemd-resolved,udev,dbus,netbase,ifupdown,isc-dhcp-client,iproute2,\
+cloud-init,qemu-guest-agent,openssh-server,postgresql,e2fsprogs,ca-certificates,less,procps,sudo,linux-image-cloud-amd64,\
+initramfs-tools,zstd";
+/// Size of the disk; the guest's own, data belongs on volumes.
+const SIZE: &str = "2560M";
+/// Where the partition begins.
+const START: u64 = 1 << 20;
+
+pub const RECIPE: Recipe = Recipe {
+    name: "debian-guest",
+    inputs: || Ok(format!("1 {} {SETUP}{EXTLINUX}{PACKAGES}{SIZE}", kernel_package()?)),
+    build,
+};
+
+fn build(file: &Path, work: &Path) -> Result<()> {
+    let tree = work.join("tree");
+    let suite = suite()?;
+    let mirror = crate::deps::mirror()?.0;
+    run::program(
+        Command::new("debootstrap")
+            .args([
+                "--variant=minbase",
+                "--include",
+                &PACKAGES.replace([' ', '\n'], ""),
+                &suite,
+            ])
+            .arg(&tree)
+            .arg(mirror),
+    )?;
+    fs::write(tree.join("setup"), SETUP)?;
+    let configured = run::program(Command::new("chroot").arg(&tree).args(["/bin/sh", "-e", "/setup"]));
+    let _ = fs::remove_file(tree.join("setup"));
+    configured?;
+    let boot = tree.join("boot/extlinux");
+    fs::create_dir_all(&boot)?;
+    fs::write(boot.join("extlinux.conf"), EXTLINUX)?;
+    let disk = work.join("disk.raw");
+    make_disk(&disk, &tree, work)?;
+    let root = work.join("root");
+    fs::create_dir_all(root.join("disk"))?;
+    run::program(
+        Command::new("qemu-img")
+            .args([
+                "convert",
+                "-c",
+                "-f",
+                "raw",
+                "-O",
+                "qcow2",
+                "-o",
+                "compression_type=zstd",
+            ])
+            .arg(&disk)
+            .arg(root.join("disk/disk.qcow2")),
+    )?;
+    archive::write(file, work, "allmend.local/debian-guest:1", &root, &json!({}))
+}
+
+fn suite() -> Result<String> {
+    let release = fs::read_to_string("/etc/os-release").context("read /etc/os-release")?;
+    let name = release.lines().find_map(|l| l.strip_prefix("VERSION_CODENAME="));
+    Ok(name
+        .context("this is not Debian: /etc/os-release has no VERSION_CODENAME")?
+        .to_owned())
+}
+
+/// A disk with one bootable partition that holds the tree.
+fn make_disk(disk: &Path, tree: &Path, work: &Path) -> Result<()> {
+    run::program(Command::new("truncate").arg("-s").arg(SIZE).arg(disk))?;
+    run::shell(&format!(
+        "printf 'start=2048, type=83, bootable\\n' | sfdisk --quiet {}",
+        disk.display()
+    ))?;
+    let partition = fs::metadata(disk)?.len() - START;
+    // extlinux reads neither 64-bit block numbers nor checksummed metadata.
+    run::program(
+        Command::new("mkfs.ext4")
+            .args([
+                "-q",
+                "-F",
+                "-L",
+                "root",
+                "-O",
+                "^64bit,^metadata_csum",
+                "-E",
+                &format!("offset={START}"),
+            ])
+            .arg("-d")
+            .arg(tree)
+            .arg(disk)
+            .arg(format!("{}k", partition / 1024)),
+    )?;
+    let mount = work.join("mount");
+    fs::create_dir_all(&mount)?;
+    run::program(
+        Command::new("mount")
+            .args(["-o", &format!("loop,offset={START}")])
+            .arg(disk)
+            .arg(&mount),
+    )?;
+    let installed = run::program(
+        Command::new("extlinux")
+            .arg("--install")
+            .arg(mount.join("boot/extlinux")),
+    );
+    run::program(Command::new("umount").arg(&mount))?;
+    installed?;
+    run::program(
+        Command::new("dd")
+            .args([
+                "if=/usr/lib/EXTLINUX/mbr.bin",
+                "bs=440",
+                "count=1",
+                "conv=notrunc",
+                "status=none",
+            ])
+            .arg(format!("of={}", disk.display())),
+    )
+}
