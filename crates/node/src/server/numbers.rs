@@ -34,7 +34,10 @@ pub(super) fn pods(shared: &Shared) -> Response<Body> {
 
 /// Use of the processors by everything, as last seen: nanoseconds, and when.
 #[derive(Default)]
-pub(super) struct Rates(Mutex<HashMap<String, (i64, u64, Option<u64>)>>);
+pub(super) struct Rates(Mutex<HashMap<String, Sample>>);
+
+/// When, how much, and how fast since the sample before.
+type Sample = (i64, u64, Option<u64>);
 
 impl Rates {
     /// Nanoseconds of processor time per second since the sample before this one.

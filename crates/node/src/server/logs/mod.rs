@@ -3,8 +3,6 @@
 
 mod line;
 mod read;
-#[cfg(test)]
-mod tests;
 
 use std::path::{Path, PathBuf};
 
@@ -49,11 +47,8 @@ impl Options {
         };
         let seconds = number("sinceSeconds")?;
         let ago = seconds.map(|s| now.saturating_sub(SignedDuration::from_secs(i64::try_from(s).unwrap_or(i64::MAX))));
-        let ago = match ago {
-            None => None,
-            // Longer ago than time can tell is as good as always.
-            Some(at) => Some(at.unwrap_or(Timestamp::MIN)),
-        };
+        // Longer ago than time can tell is as good as always.
+        let ago = ago.map(|at| at.unwrap_or(Timestamp::MIN));
         let since = match query.get("sinceTime") {
             None | Some("") => ago,
             Some(time) => {

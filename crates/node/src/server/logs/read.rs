@@ -106,10 +106,10 @@ impl Copy {
             if self.file.is_none() {
                 self.file = File::open(&self.path).await.ok();
             }
-            self.to_end(&mut pending).await?;
+            self.drain(&mut pending).await?;
             if self.replaced().await {
                 // What was written between the end that was seen and the replacement.
-                self.to_end(&mut pending).await?;
+                self.drain(&mut pending).await?;
                 self.flush(&mut pending).await?;
                 self.file = None;
                 continue;
@@ -133,7 +133,7 @@ impl Copy {
     }
 
     /// Reads and sends until there is no more for now.
-    async fn to_end(&mut self, pending: &mut Vec<u8>) -> Result<(), Over> {
+    async fn drain(&mut self, pending: &mut Vec<u8>) -> Result<(), Over> {
         let mut block = vec![0; BLOCK];
         loop {
             let Some(file) = &mut self.file else { return Ok(()) };
@@ -206,7 +206,10 @@ impl Watch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?;
         let flags = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
         inotify.add_watch(path.parent()?, flags).ok()?;
-        #[expect(deprecated, reason = "its successor is unsafe; the descriptor is owned and never replaced")]
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; the descriptor is owned and never replaced"
+        )]
         let watched = AsyncFd::new(OwnedFd::from(inotify));
         watched.ok().map(Watch)
     }
