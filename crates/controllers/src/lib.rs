@@ -5,6 +5,7 @@
 
 mod claims;
 mod common;
+mod daemonset;
 mod deployment;
 mod endpoints;
 pub mod garbage;
@@ -19,6 +20,7 @@ mod statefulset;
 mod status;
 
 pub use claims::{ClaimController, VolumeController};
+pub use daemonset::DaemonSetController;
 pub use deployment::DeploymentController;
 pub use endpoints::EndpointSliceController;
 pub use instance::InstanceController;
@@ -47,6 +49,7 @@ pub fn all(root_ca: &str) -> Vec<Arc<dyn Controller>> {
         Arc::new(VolumeController),
         Arc::new(RoleAggregator),
         Arc::new(StatefulSetController),
+        Arc::new(DaemonSetController),
     ]
 }
 
