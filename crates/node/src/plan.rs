@@ -269,7 +269,8 @@ pub fn restarts(status: &ContainerStatus, policy: &str) -> bool {
 
 fn running(view: &View<'_>, name: &str) -> bool {
     let all = view.sandboxes.iter().flat_map(|s| &s.containers);
-    all.filter(|c| c.name == name).any(|c| c.state == ContainerState::Running)
+    all.filter(|c| c.name == name)
+        .any(|c| c.state == ContainerState::Running)
 }
 
 /// Ends a pod: containers, then sidecars, sandbox, volumes, and the API object when it is being deleted.
@@ -309,7 +310,12 @@ fn wind_down(view: &View<'_>, deleting: bool, plan: &mut Plan) {
         return;
     }
     if !memory.unmounted {
-        if let Some(at) = memory.mount_failure.as_ref().map(|f| f.retry_at).filter(|at| *at > view.now) {
+        if let Some(at) = memory
+            .mount_failure
+            .as_ref()
+            .map(|f| f.retry_at)
+            .filter(|at| *at > view.now)
+        {
             return plan.wake_at(at);
         }
         plan.steps.push(Step::Unmount);
@@ -409,7 +415,9 @@ fn new_sandbox(view: &View<'_>, old: Option<&SandboxStatus>, plan: &mut Plan) {
                 });
                 return;
             }
-            Step::RunSandbox { attempt: old.attempt + 1 }
+            Step::RunSandbox {
+                attempt: old.attempt + 1,
+            }
         }
     });
 }
@@ -421,11 +429,19 @@ fn keep(view: &View<'_>, c: &Container, status: Option<&ContainerStatus>, policy
     if let Some(f) = memory.failure.as_ref().filter(|f| f.retry_at > view.now) {
         return plan.wake_at(f.retry_at);
     }
-    let history: Vec<_> = view.sandboxes.iter().flat_map(|s| &s.containers).filter(|x| x.name == c.name).collect();
+    let history: Vec<_> = view
+        .sandboxes
+        .iter()
+        .flat_map(|s| &s.containers)
+        .filter(|x| x.name == c.name)
+        .collect();
     let api_count = pods::api_restarts(view.pod, &c.name);
     let next = history.iter().map(|c| c.attempt + 1).max().unwrap_or(0).max(api_count);
     let start = |attempt: u32| {
-        let newest = history.iter().filter(|c| c.state == ContainerState::Exited).max_by_key(|c| c.attempt);
+        let newest = history
+            .iter()
+            .filter(|c| c.state == ContainerState::Exited)
+            .max_by_key(|c| c.attempt);
         // One dead container per name is kept for `logs --previous`.
         let kept = newest.map(|c| c.id.as_str());
         let stale = |s: &&&ContainerStatus| s.state != ContainerState::Running && Some(s.id.as_str()) != kept;
@@ -462,7 +478,8 @@ fn keep(view: &View<'_>, c: &Container, status: Option<&ContainerStatus>, policy
                 return plan.wake_at(at);
             }
             if !view.memory.busy.contains(&Busy::Container(c.name.clone())) {
-                plan.crash_delays.push((c.name.clone(), (delay * 2).clamp(CRASH_FIRST, CRASH_MAX)));
+                plan.crash_delays
+                    .push((c.name.clone(), (delay * 2).clamp(CRASH_FIRST, CRASH_MAX)));
             }
             plan.steps.push(start(next));
         }

@@ -44,7 +44,10 @@ pub fn mains(pod: &Pod) -> impl Iterator<Item = &Container> {
 
 /// `spec.ephemeralContainers` in the form of the others.
 pub fn ephemerals(pod: &Pod) -> impl Iterator<Item = Container> {
-    pod.spec.iter().flat_map(|s| s.ephemeral_containers.iter().flatten()).map(as_container)
+    pod.spec
+        .iter()
+        .flat_map(|s| s.ephemeral_containers.iter().flatten())
+        .map(as_container)
 }
 
 /// Every container with its kind.
@@ -97,7 +100,10 @@ pub fn grace(pod: &Pod) -> i64 {
 
 /// Seconds for a container that a probe condemned.
 pub fn probe_grace(pod: &Pod, c: &Container) -> i64 {
-    let own = c.liveness_probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
+    let own = c
+        .liveness_probe
+        .as_ref()
+        .and_then(|p| p.termination_grace_period_seconds);
     own.unwrap_or_else(|| grace(pod))
 }
 
@@ -123,7 +129,10 @@ pub fn qos(pod: &Pod) -> &'static str {
             let limit = limits.get(name).and_then(amount).filter(|q| !q.is_zero());
             let request = requests.get(name).and_then(amount).filter(|q| !q.is_zero());
             any |= limit.is_some() || request.is_some();
-            guaranteed &= limit.is_some() && request.as_ref().is_none_or(|r| Some(r.millis()) == limit.as_ref().map(Amount::millis));
+            guaranteed &= limit.is_some()
+                && request
+                    .as_ref()
+                    .is_none_or(|r| Some(r.millis()) == limit.as_ref().map(Amount::millis));
         }
     }
     match (any, guaranteed) {
@@ -145,7 +154,9 @@ pub fn resources(pod: &Pod, c: &Container, node_memory: i64) -> Resources {
     let get = |map: &BTreeMap<String, Quantity>, name: &str| map.get(name).and_then(amount);
     let cpu_limit = get(&limits, "cpu").map(|q| q.millis());
     let cpu_request = get(&requests, "cpu").map(|q| q.millis()).or(cpu_limit).unwrap_or(0);
-    let memory_request = get(&requests, "memory").or(get(&limits, "memory")).map_or(0, |q| q.value());
+    let memory_request = get(&requests, "memory")
+        .or(get(&limits, "memory"))
+        .map_or(0, |q| q.value());
     let quota = cpu_limit.filter(|l| *l > 0).map(|l| (l.saturating_mul(100)).max(1000));
     let oom_score_adj = match qos(pod) {
         "Guaranteed" => -997,
@@ -188,15 +199,24 @@ mod tests {
     #[test]
     fn quality_of_service_and_cgroups() {
         let best = pod(json!({}));
-        assert_eq!((qos(&best), cgroup("allmend", &best).as_str()), ("BestEffort", "/allmend/besteffort/podu"));
+        assert_eq!(
+            (qos(&best), cgroup("allmend", &best).as_str()),
+            ("BestEffort", "/allmend/besteffort/podu")
+        );
         let burst = pod(json!({"requests": {"cpu": "100m", "memory": "1Gi"}}));
         assert_eq!(qos(&burst), "Burstable");
         let r = resources(&burst, &mains(&burst).next().unwrap().clone(), 4 << 30);
-        assert_eq!((r.cpu_shares, r.cpu_quota, r.memory_limit, r.oom_score_adj), (102, 0, 0, 750));
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota, r.memory_limit, r.oom_score_adj),
+            (102, 0, 0, 750)
+        );
         let full = pod(json!({"limits": {"cpu": "2", "memory": "64Mi"}}));
         assert_eq!(qos(&full), "Guaranteed");
         let r = resources(&full, &mains(&full).next().unwrap().clone(), 4 << 30);
-        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit), (2048, 200_000, 100_000, 64 << 20));
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit),
+            (2048, 200_000, 100_000, 64 << 20)
+        );
         assert_eq!(r.oom_score_adj, -997);
     }
 }
