@@ -10,6 +10,7 @@ mod deployment;
 mod endpoints;
 pub mod garbage;
 mod instance;
+mod job;
 mod machine;
 mod namespaces;
 mod nodes;
@@ -24,6 +25,7 @@ pub use daemonset::DaemonSetController;
 pub use deployment::DeploymentController;
 pub use endpoints::EndpointSliceController;
 pub use instance::InstanceController;
+pub use job::JobController;
 pub use machine::MachineController;
 pub use namespaces::{NamespaceController, NamespaceFurnisher};
 pub use nodes::{GRACE as NODE_GRACE, NodeController};
@@ -50,6 +52,7 @@ pub fn all(root_ca: &str) -> Vec<Arc<dyn Controller>> {
         Arc::new(RoleAggregator),
         Arc::new(StatefulSetController),
         Arc::new(DaemonSetController),
+        Arc::new(JobController),
     ]
 }
 
