@@ -38,7 +38,8 @@ struct Said {
 impl Said {
     fn identity(&self) -> String {
         let uid = &self.regarding["uid"];
-        format!("{uid} {} {} {}", self.reason, self.component, self.message)
+        let path = &self.regarding["fieldPath"];
+        format!("{uid} {path} {} {} {}", self.reason, self.component, self.message)
     }
 }
 
@@ -52,10 +53,28 @@ impl Recorder {
 
     /// Says something about an object, in the name of a component.
     pub fn say(&self, component: &str, about: &Object, kind: EventKind, reason: &str, message: &str) {
+        self.say_from((component, ""), about, "", kind, reason, message);
+    }
+
+    /// Says something about a part of an object (`field_path`, if not empty), in the name of a
+    /// component on a host.
+    pub fn say_from(
+        &self,
+        (component, host): (&str, &str),
+        about: &Object,
+        field_path: &str,
+        kind: EventKind,
+        reason: &str,
+        message: &str,
+    ) {
+        let mut regarding = reference(about);
+        if !field_path.is_empty() {
+            regarding["fieldPath"] = field_path.into();
+        }
         let said = Said {
             component: component.to_owned(),
-            host: String::new(),
-            regarding: reference(about),
+            host: host.to_owned(),
+            regarding,
             kind,
             reason: reason.to_owned(),
             message: message.to_owned(),

@@ -3,12 +3,16 @@
 //!
 //! Must not import the other agents: they are handed in as the ports of crate `runtime`.
 
+mod config;
+mod env;
 mod lookup;
 mod plan;
 mod pods;
 mod probe;
+mod sandbox;
 mod server;
 
+pub use config::{Config, NodeError, Ports};
 pub use lookup::{Found, PodLookup};
 pub use probe::{Kind as ProbeKind, Outcome as ProbeOutcome, Target as ProbeTarget, Watching, watch};
 pub use server::{MachineControl, Server};

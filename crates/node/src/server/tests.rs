@@ -1,6 +1,7 @@
 //! The server over real TLS on loopback, with made-up pods and a made-up
 //! streaming server of a runtime.
 
+mod containerd;
 mod logs;
 mod plain;
 mod upgrades;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fake::{FakeLookup, FakeRuntime, lock};
 use super::{MachineControl, Server};
+use crate::lookup::PodLookup;
 
 /// Longest that anything may take here.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -81,6 +83,17 @@ fn sandbox(pod: &str, containers: Vec<ContainerStatus>) -> SandboxStatus {
 }
 
 async fn stand(pods: Vec<Arc<Object>>, runtime: FakeRuntime, machines: Option<Arc<dyn MachineControl>>) -> Stand {
+    let runtime = Arc::new(runtime);
+    let lookup = FakeLookup {
+        pods,
+        runtime: runtime.clone(),
+    };
+    let mut stand = stand_with(Arc::new(lookup), machines).await;
+    stand.runtime = runtime;
+    stand
+}
+
+async fn stand_with(lookup: Arc<dyn PodLookup>, machines: Option<Arc<dyn MachineControl>>) -> Stand {
     let directory = tempfile::tempdir().unwrap();
     let authority = Authority::load_or_create(directory.path(), "ca").unwrap();
     let serving = CertSpec::server("n1", vec!["n1".into(), "127.0.0.1".into()]);
@@ -88,19 +101,14 @@ async fn stand(pods: Vec<Arc<Object>>, runtime: FakeRuntime, machines: Option<Ar
     let tls = pki::server_config(identity, authority.certificate(), true, &[b"h2", b"http/1.1"]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let runtime = Arc::new(runtime);
-    let lookup = FakeLookup {
-        pods,
-        runtime: runtime.clone(),
-    };
-    let server = Server::new(Arc::new(lookup), machines, directory.path().join("pods"));
+    let server = Server::new(lookup, machines, directory.path().join("pods"));
     let stop = CancellationToken::new();
     let served = tokio::spawn(server.serve(listener, Arc::new(tls), stop.clone()));
     Stand {
         address,
         authority,
         directory,
-        runtime,
+        runtime: Arc::default(),
         stop,
         served,
     }
