@@ -5,6 +5,7 @@
 
 mod claims;
 mod common;
+mod cronjob;
 mod daemonset;
 mod deployment;
 mod endpoints;
@@ -21,6 +22,7 @@ mod statefulset;
 mod status;
 
 pub use claims::{ClaimController, VolumeController};
+pub use cronjob::CronJobController;
 pub use daemonset::DaemonSetController;
 pub use deployment::DeploymentController;
 pub use endpoints::EndpointSliceController;
@@ -53,6 +55,7 @@ pub fn all(root_ca: &str) -> Vec<Arc<dyn Controller>> {
         Arc::new(StatefulSetController),
         Arc::new(DaemonSetController),
         Arc::new(JobController),
+        Arc::new(CronJobController),
     ]
 }
 
