@@ -2,7 +2,7 @@
 //!
 //! Must not decide; must not look at a pod's object more than once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -23,6 +23,8 @@ pub struct Cluster {
     /// How many nodes have an image.
     images: HashMap<String, i64>,
     pods: Pods,
+    /// Those of them that are not known to be bound.
+    assumed: HashSet<Arc<str>>,
     spaces: HashMap<String, Space>,
     owners: HashMap<String, Pods>,
     /// Required anti-affinity of pods that are there.
@@ -45,7 +47,6 @@ type Groups = HashMap<Box<str>, Group>;
 pub(crate) struct Placed {
     pub facts: Arc<Facts>,
     pub node: Arc<str>,
-    assumed: bool,
 }
 
 /// The pods of a namespace, by label.
@@ -133,8 +134,8 @@ impl Cluster {
         } else if facts.node.is_empty() {
             self.nominate(facts);
         } else {
-            let node = facts.node.clone();
-            self.place(facts, &node, false);
+            self.assumed.remove(&facts.uid);
+            self.place(facts);
         }
     }
 
@@ -146,12 +147,15 @@ impl Cluster {
 
     /// Counts a pod on a node until [`Cluster::set_pod`] brings the truth.
     pub fn assume(&mut self, pod: &Arc<Object>, node: &str) {
-        self.place(Facts::of(pod), node, true);
+        let mut facts = Facts::of(pod);
+        facts.node = node.to_owned();
+        self.assumed.insert(facts.uid.clone());
+        self.place(facts);
     }
 
     /// Takes an assumption back; does nothing to a pod that is known to be bound.
     pub fn forget(&mut self, uid: &str) {
-        if self.pods.get(uid).is_some_and(|p| p.assumed) {
+        if self.assumed.contains(uid) {
             self.take_off(uid);
         }
     }
@@ -177,16 +181,23 @@ impl Cluster {
         self.drop_idle(&name);
     }
 
-    fn place(&mut self, facts: Facts, node: &str, assumed: bool) {
+    fn place(&mut self, facts: Facts) {
+        if self.pods.get(&facts.uid).is_some_and(|p| *p.facts == facts) {
+            // Most news of a pod is about what does not matter here.
+            return;
+        }
         self.unnominate(&facts.uid);
+        let assumed = self.assumed.contains(&facts.uid);
         self.take_off(&facts.uid);
-        let at = self.node_slot(node);
+        if assumed {
+            self.assumed.insert(facts.uid.clone());
+        }
+        let at = self.node_slot(&facts.node);
         let facts = Arc::new(facts);
         self.nodes[at].add(&facts);
         let placed = Arc::new(Placed {
             facts: facts.clone(),
             node: self.nodes[at].name.clone(),
-            assumed,
         });
         let uid = facts.uid.clone();
         let space = self.spaces.entry(facts.namespace.clone()).or_default();
@@ -205,6 +216,7 @@ impl Cluster {
     }
 
     fn take_off(&mut self, uid: &str) {
+        self.assumed.remove(uid);
         let Some(placed) = self.pods.remove(uid) else { return };
         let facts = &placed.facts;
         if let Ok(at) = self.find(&placed.node) {
