@@ -72,7 +72,7 @@ impl History {
         label: &str,
         view: &dyn View,
     ) {
-        let template = &value["spec"]["template"];
+        let template = &without_nulls(&value["spec"]["template"]);
         let last = self.revisions.last();
         let next = last.map_or(0, |r| r.number) + 1;
         if last.is_some_and(|r| r.template == *template) {
@@ -158,8 +158,20 @@ impl Revision {
             name: object.name().to_owned(),
             hash: object.labels().get(label).cloned().unwrap_or_default(),
             number: value["revision"].as_i64().unwrap_or(0),
-            template,
+            template: without_nulls(&template),
             object: Some(object),
         }
+    }
+}
+
+/// A null is the same as nothing: writers and stores differ in which of them they keep.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.iter().filter(|(_, v)| !v.is_null());
+            Value::Object(kept.map(|(k, v)| (k.clone(), without_nulls(v))).collect())
+        }
+        Value::Array(list) => list.iter().map(without_nulls).collect(),
+        other => other.clone(),
     }
 }

@@ -7,7 +7,7 @@ fn set(replicas: i64, change: Value) -> Value {
     let mut set = json!({"apiVersion": "apps/v1", "kind": "StatefulSet",
         "metadata": {"name": "db", "namespace": "shop"},
         "spec": {"replicas": replicas, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
-            "template": {"metadata": {"labels": {"app": "db"}},
+            "template": {"metadata": {"labels": {"app": "db"}, "creationTimestamp": null},
                 "spec": {"containers": [{"name": "a", "image": "i:1"}]}},
             "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}]}});
     for (k, v) in change.as_object().into_iter().flatten() {
