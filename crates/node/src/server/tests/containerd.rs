@@ -5,6 +5,7 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Mutex;
 
 use async_trait::async_trait;
 use cri::{Archive, Containerd, ContainerdConfig, CriRuntime};
@@ -174,19 +175,22 @@ impl PodLookup for Live {
     }
 }
 
+/// Heads of requests that were passed to the node, in lower case.
+type Heads = Arc<Mutex<Vec<String>>>;
+
 /// Plain HTTP for kubectl: a little of the API, and the streams of the node.
-async fn front(stand: Arc<Stand>) -> String {
+async fn front(stand: Arc<Stand>, heads: Heads) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(serve(stand.clone(), stream));
+            tokio::spawn(serve(stand.clone(), heads.clone(), stream));
         }
     });
     format!("http://{address}")
 }
 
-async fn serve(stand: Arc<Stand>, mut client: TcpStream) -> std::io::Result<()> {
+async fn serve(stand: Arc<Stand>, heads: Heads, mut client: TcpStream) -> std::io::Result<()> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(client.read_u8().await?);
@@ -218,6 +222,7 @@ async fn serve(stand: Arc<Stand>, mut client: TcpStream) -> std::io::Result<()> 
         query = query.replace(theirs, ours);
     }
     let head = head.replacen(target, &format!("{onward}?{query}"), 1);
+    lock(&heads).push(head.to_lowercase());
     let mut node = stand.connect(Some(("front", "system:masters")), b"http/1.1").await?;
     node.write_all(head.as_bytes()).await?;
     tokio::io::copy_bidirectional(&mut client, &mut node).await?;
@@ -281,7 +286,8 @@ async fn kubectl_reaches_into_a_container() {
         sandbox: world.sandbox.clone(),
     };
     let stand = Arc::new(stand_with(Arc::new(lookup), None).await);
-    let server = front(stand.clone()).await;
+    let heads = Heads::default();
+    let server = front(stand.clone(), heads.clone()).await;
     let home = world.directory.path();
 
     let exec = kubectl(
@@ -324,6 +330,10 @@ async fn kubectl_reaches_into_a_container() {
         assert!(page.ends_with("\r\n\r\npage\n"), "{page}");
         child.kill().await.unwrap();
     }
+
+    let asked = |path: &str, what: &str| lock(&heads).iter().any(|h| h.contains(path) && h.contains(what));
+    assert!(asked("/exec/", "v5.channel.k8s.io") && asked("/exec/", "upgrade: spdy/3.1"));
+    assert!(asked("/portforward/", "spdy/3.1+portforward.k8s.io") && asked("/portforward/", "upgrade: spdy/3.1"));
 
     let mut attach = kubectl(&server, home, &["attach", "-i", "p"]);
     let mut child = attach.stdin(Stdio::piped()).spawn().unwrap();
