@@ -2,6 +2,8 @@
 //!
 //! Must not know of pods or runtimes: it turns one kind of stream into another.
 
+mod spdy;
 mod websocket;
 
+pub use spdy::serve_port_forward;
 pub use websocket::{Offer, bridge, protocol};
