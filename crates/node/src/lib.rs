@@ -5,6 +5,8 @@
 
 mod config;
 mod env;
+mod facts;
+mod life;
 mod lookup;
 mod plan;
 mod pods;
@@ -13,6 +15,7 @@ mod sandbox;
 mod server;
 
 pub use config::{Config, NodeError, Ports};
+pub use life::Node;
 pub use lookup::{Found, PodLookup};
 pub use probe::{Kind as ProbeKind, Outcome as ProbeOutcome, Target as ProbeTarget, Watching, watch};
 pub use server::{MachineControl, Server};

@@ -118,6 +118,20 @@ pub fn api_restarts(pod: &Pod, name: &str) -> u32 {
     })
 }
 
+/// Readiness gates (KEP-580) whose conditions are not true.
+pub fn unmet_gates(pod: &Pod) -> Vec<String> {
+    let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    let met: Vec<&str> = conditions
+        .filter(|c| c.status == "True")
+        .map(|c| c.type_.as_str())
+        .collect();
+    let gates = pod.spec.iter().flat_map(|s| s.readiness_gates.iter().flatten());
+    gates
+        .map(|g| g.condition_type.clone())
+        .filter(|g| !met.contains(&g.as_str()))
+        .collect()
+}
+
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub fn qos(pod: &Pod) -> &'static str {
     let mut any = false;

@@ -103,6 +103,23 @@ pub fn watch(container: &Container, target: Target, outcomes: mpsc::Sender<Outco
     (!tasks.is_empty()).then_some(Watching { _tasks: tasks })
 }
 
+/// Asks a container by HTTP once, for a lifecycle hook. The error is for people.
+pub(crate) async fn get_once(
+    get: &k8s_openapi::api::core::v1::HTTPGetAction,
+    container: &Container,
+    target: &Target,
+    limit: Duration,
+) -> Result<(), String> {
+    let probe = Probe {
+        http_get: Some(get.clone()),
+        ..Probe::default()
+    };
+    match Handler::of(&probe, container, target).check(target, limit).await {
+        Verdict::Success => Ok(()),
+        Verdict::Failure(why) | Verdict::Error(why) => Err(why),
+    }
+}
+
 impl Kind {
     fn as_str(self) -> &'static str {
         match self {
