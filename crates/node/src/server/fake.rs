@@ -24,6 +24,8 @@ pub(crate) struct FakeRuntime {
     pub(crate) runs: Mutex<VecDeque<Ran>>,
     /// What streams lead to, one after the other.
     pub(crate) streams: Mutex<VecDeque<StreamTarget>>,
+    /// Whether ports lead to those of loopback, one at a time.
+    pub(crate) connects: bool,
     /// What was asked for.
     pub(crate) asked: Mutex<Vec<StreamRequest>>,
     /// The one sandbox.
@@ -103,6 +105,12 @@ impl PodRuntime for FakeRuntime {
     }
     async fn open_stream(&self, request: &StreamRequest) -> Result<StreamTarget, RuntimeError> {
         lock(&self.asked).push(request.clone());
+        if let (true, StreamRequest::PortForward { ports, .. }) = (self.connects, request) {
+            let [port] = ports.as_slice() else { return unused() };
+            let stream = tokio::net::TcpStream::connect(("127.0.0.1", *port)).await;
+            let stream = stream.map_err(|e| RuntimeError::Failed(e.to_string()))?;
+            return Ok(StreamTarget::Raw(Box::new(stream)));
+        }
         let next = lock(&self.streams).pop_front();
         next.ok_or_else(|| RuntimeError::Unsupported("streaming".into()))
     }

@@ -13,6 +13,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use remotecommand::{Offer, protocol};
 use runtime::Duplex;
+use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
 use super::Shared;
@@ -77,6 +78,53 @@ pub(super) async fn tunnel(
     let runtime_side = hyper::upgrade::on(&mut response);
     let raw = async { runtime_side.await.map(TokioIo::new).map_err(io::Error::other) };
     Ok(web_socket(shared, request, offer, protocol::PORT_FORWARD_TUNNEL, raw))
+}
+
+/// Carries a SPDY connection of our own in a WebSocket.
+pub(super) fn tunnelled(
+    shared: &Shared,
+    request: Request<Incoming>,
+    offer: &Offer,
+    near: DuplexStream,
+) -> Response<Body> {
+    web_socket(shared, request, offer, protocol::PORT_FORWARD_TUNNEL, async {
+        Ok(near)
+    })
+}
+
+/// Switches to SPDY and serves port-forward; `connect` leads to a port.
+pub(super) fn spdy_port_forward<F>(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    connect: impl Fn(u16) -> F + Send + Sync + 'static,
+) -> Response<Body>
+where
+    F: Future<Output = Result<Box<dyn Duplex>, String>> + Send + 'static,
+{
+    let client_side = hyper::upgrade::on(&mut request);
+    let stop = shared.stop.clone();
+    shared.streams.spawn(async move {
+        let serving = async {
+            let client = TokioIo::new(client_side.await.map_err(io::Error::other)?);
+            remotecommand::serve_port_forward(client, connect).await
+        };
+        tokio::select! {
+            result = serving => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "port-forward over SPDY");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    });
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    let inner = HeaderValue::from_static(protocol::PORT_FORWARD);
+    headers.insert("x-stream-protocol-version", inner);
+    response
 }
 
 /// Carries raw bytes in a WebSocket.

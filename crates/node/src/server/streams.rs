@@ -1,16 +1,20 @@
 //! Exec, attach and port-forward. Must not speak a stream protocol itself: the
 //! runtime's streaming server and crate `remotecommand` do.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use remotecommand::{Offer, protocol};
-use runtime::{ContainerState, StreamRequest, StreamTarget, Streams};
+use runtime::{ContainerState, PodRuntime, RuntimeError, StreamRequest, StreamTarget, Streams};
 
 use super::answer::{Body, Refusal};
 use super::route::Query;
 use super::{Shared, relay};
 use crate::lookup::Found;
 
+/// Bytes between a WebSocket and the SPDY connection in it.
+const TUNNEL: usize = 64 << 10;
 /// WebSocket subprotocols that the streaming servers of runtimes speak.
 const SPOKEN: [&str; 5] = [
     protocol::V4,
@@ -117,16 +121,61 @@ pub(super) async fn port_forward(
     let found = find(shared, namespace, pod).await?;
     let sandbox = found.sandbox.as_ref().filter(|s| s.ready);
     let sandbox = sandbox.ok_or_else(|| Refusal::bad_request(format!("pod {pod:?} is not running")))?;
+    let ports = ports?;
+    let any_port = ports.is_empty();
     let wanted = StreamRequest::PortForward {
         sandbox_id: sandbox.id.clone(),
-        ports: ports?,
+        ports,
     };
-    let target = found.runtime.open_stream(&wanted).await?;
+    let target = match found.runtime.open_stream(&wanted).await {
+        // The runtime gives one port at a time, and has no streaming server for many.
+        Err(RuntimeError::Unsupported(_)) if any_port => {
+            return one_by_one(shared, request, &wish, found.runtime.clone(), sandbox.id.clone());
+        }
+        other => other?,
+    };
     match (&wish, &target) {
         (Wish::WebSocket(offer), StreamTarget::Url(url)) if offer.has(protocol::PORT_FORWARD_TUNNEL) => {
             relay::tunnel(shared, request, offer, url).await
         }
         _ => onward(shared, request, &wish, target).await,
+    }
+}
+
+/// Serves port-forward in the place of the runtime, with a stream of it for every connection.
+fn one_by_one(
+    shared: &Shared,
+    request: Request<Incoming>,
+    wish: &Wish,
+    runtime: Arc<dyn PodRuntime>,
+    sandbox_id: String,
+) -> Result<Response<Body>, Refusal> {
+    let connect = move |port| {
+        let (runtime, sandbox_id) = (runtime.clone(), sandbox_id.clone());
+        async move {
+            let ports = vec![port];
+            let wanted = StreamRequest::PortForward { sandbox_id, ports };
+            match runtime.open_stream(&wanted).await {
+                Ok(StreamTarget::Raw(raw)) => Ok(raw),
+                Ok(StreamTarget::Url(_)) => Err(format!("port {port} has no raw stream")),
+                Err(e) => Err(e.to_string()),
+            }
+        }
+    };
+    match wish {
+        Wish::Spdy => Ok(relay::spdy_port_forward(shared, request, connect)),
+        Wish::WebSocket(offer) if offer.has(protocol::PORT_FORWARD_TUNNEL) => {
+            let (near, far) = tokio::io::duplex(TUNNEL);
+            shared.streams.spawn(async move {
+                if let Err(error) = remotecommand::serve_port_forward(far, connect).await {
+                    tracing::debug!(%error, "port-forward in a WebSocket");
+                }
+            });
+            Ok(relay::tunnelled(shared, request, offer, near))
+        }
+        Wish::WebSocket(_) => Err(Refusal::bad_request(
+            "unable to upgrade: none of the subprotocols is supported for this pod",
+        )),
     }
 }
 

@@ -274,6 +274,29 @@ async fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
+/// What a web server says through kubectl's port-forward, over two connections.
+async fn forwarded(server: &str, home: &Path, port: u16, web_sockets: &str) -> String {
+    let mut forward = kubectl(server, home, &["port-forward", "p", &format!(":{port}")]);
+    forward.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", web_sockets);
+    let mut child = forward.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap();
+    let local = line
+        .as_deref()
+        .and_then(|l| l.strip_prefix("Forwarding from 127.0.0.1:"));
+    let local: u16 = local.and_then(|l| l.split(' ').next()).unwrap().parse().unwrap();
+    let mut page = String::new();
+    for _ in 0..2 {
+        page.clear();
+        let mut stream = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
+        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").await.unwrap();
+        let reading = tokio::time::timeout(LIMIT, stream.read_to_string(&mut page));
+        reading.await.unwrap().unwrap();
+    }
+    child.kill().await.unwrap();
+    page
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn kubectl_reaches_into_a_container() {
     let port = free_port().await;
@@ -311,26 +334,9 @@ async fn kubectl_reaches_into_a_container() {
     assert_eq!((code, out.as_str()), (Some(0), "begun\n"), "{err}");
 
     for web_sockets in ["true", "false"] {
-        let mut forward = kubectl(&server, home, &["port-forward", "p", &format!(":{port}")]);
-        forward.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", web_sockets);
-        let mut child = forward.spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap();
-        let local = line
-            .as_deref()
-            .and_then(|l| l.strip_prefix("Forwarding from 127.0.0.1:"));
-        let local: u16 = local.and_then(|l| l.split(' ').next()).unwrap().parse().unwrap();
-        let mut stream = TcpStream::connect(("127.0.0.1", local)).await.unwrap();
-        stream.write_all(b"GET /page HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut page = String::new();
-        tokio::time::timeout(LIMIT, stream.read_to_string(&mut page))
-            .await
-            .unwrap()
-            .unwrap();
+        let page = forwarded(&server, home, port, web_sockets).await;
         assert!(page.ends_with("\r\n\r\npage\n"), "{page}");
-        child.kill().await.unwrap();
     }
-
     let asked = |path: &str, what: &str| lock(&heads).iter().any(|h| h.contains(path) && h.contains(what));
     assert!(asked("/exec/", "v5.channel.k8s.io") && asked("/exec/", "upgrade: spdy/3.1"));
     assert!(asked("/portforward/", "spdy/3.1+portforward.k8s.io") && asked("/portforward/", "upgrade: spdy/3.1"));
@@ -344,4 +350,34 @@ async fn kubectl_reaches_into_a_container() {
     assert_eq!(line.as_deref(), Some("got hello"));
     child.kill().await.unwrap();
     world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kubectl_forwards_the_ports_of_a_machine() {
+    if !Path::new("/usr/bin/kubectl").exists() {
+        eprintln!("skipped: needs kubectl");
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 22];
+            let _ = stream.read_exact(&mut request).await;
+            let _ = stream.write_all(&request).await;
+            let _ = stream.write_all(&[b'x'; 300_000]).await;
+        }
+    });
+    let runtime = FakeRuntime {
+        connects: true,
+        ..FakeRuntime::default()
+    };
+    *lock(&runtime.sandbox) = Some(sandbox("p", vec![]));
+    let stand = Arc::new(stand(vec![pod("p", json!({}))], runtime, None).await);
+    let server = front(stand.clone(), Heads::default()).await;
+    for web_sockets in ["true", "false"] {
+        let page = forwarded(&server, stand.directory.path(), port, web_sockets).await;
+        assert!(page.starts_with("GET /page HTTP/1.0\r\n\r\nx"), "{page:.99}");
+        assert_eq!(page.len(), 22 + 300_000);
+    }
 }
