@@ -177,39 +177,8 @@ pub(super) async fn resource_metrics(shared: &Shared) -> Result<Response<Body>, 
         .await
         .map_err(|e| Refusal::internal(format!("read /proc: {e}")))?;
     let mut out = Text::default();
-    let containers = || pods.iter().flat_map(|p| p.containers.iter().map(move |c| (p, c)));
-    let labels = |p: &Used, c: &ContainerStats| {
-        format!(
-            "{{container={:?},namespace={:?},pod={:?}}}",
-            c.name, p.namespace, p.name
-        )
-    };
+    container_metrics(&mut out, &pods);
     let pod_labels = |p: &Used| format!("{{namespace={:?},pod={:?}}}", p.namespace, p.name);
-
-    out.family(
-        "container_cpu_usage_seconds_total",
-        "counter",
-        "Cumulative cpu time consumed by the container in core-seconds",
-    );
-    for (p, (c, _)) in containers() {
-        out.sample(&labels(p, c), seconds(c.cpu_usage), c.timestamp);
-    }
-    out.family(
-        "container_memory_working_set_bytes",
-        "gauge",
-        "Current working set of the container in bytes",
-    );
-    for (p, (c, _)) in containers() {
-        out.sample(&labels(p, c), c.memory_working_set as f64, c.timestamp);
-    }
-    out.family(
-        "container_start_time_seconds",
-        "gauge",
-        "Start time of the container since unix epoch in seconds",
-    );
-    for (p, (c, started)) in containers().filter(|(_, (_, started))| *started > 0) {
-        out.sample(&labels(p, c), seconds(started.unsigned_abs()), 0);
-    }
     out.family(
         "node_cpu_usage_seconds_total",
         "counter",
@@ -245,6 +214,41 @@ pub(super) async fn resource_metrics(shared: &Shared) -> Result<Response<Body>, 
     );
     out.sample("", f64::from(u8::from(failed)), 0);
     Ok(typed(StatusCode::OK, PROMETHEUS, out.text))
+}
+
+fn container_metrics(out: &mut Text, pods: &[Used]) {
+    let containers = || pods.iter().flat_map(|p| p.containers.iter().map(move |c| (p, c)));
+    let labels = |p: &Used, c: &ContainerStats| {
+        format!(
+            "{{container={:?},namespace={:?},pod={:?}}}",
+            c.name, p.namespace, p.name
+        )
+    };
+
+    out.family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
+    for (p, (c, _)) in containers() {
+        out.sample(&labels(p, c), seconds(c.cpu_usage), c.timestamp);
+    }
+    out.family(
+        "container_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the container in bytes",
+    );
+    for (p, (c, _)) in containers() {
+        out.sample(&labels(p, c), c.memory_working_set as f64, c.timestamp);
+    }
+    out.family(
+        "container_start_time_seconds",
+        "gauge",
+        "Start time of the container since unix epoch in seconds",
+    );
+    for (p, (c, started)) in containers().filter(|(_, (_, started))| *started > 0) {
+        out.sample(&labels(p, c), seconds(started.unsigned_abs()), 0);
+    }
 }
 
 /// `/metrics`.
