@@ -32,6 +32,9 @@ enum Verb {
     Kubeconfig(KubeconfigFlags),
     /// Print the token with which other machines join.
     Token(DataDir),
+    /// Import, list and remove images of this machine's containerd.
+    #[command(subcommand)]
+    Image(ImageVerb),
     /// Remove everything that a server made on this machine: workloads, network, data.
     Purge(PurgeFlags),
     /// Print completions for a shell.
@@ -144,6 +147,54 @@ pub struct ServerFlags {
     pub disable: Vec<Component>,
 }
 
+#[derive(Subcommand)]
+enum ImageVerb {
+    /// Import docker archives and OCI layouts (archives or directories).
+    Import {
+        #[command(flatten)]
+        place: ImagePlace,
+        /// Name for an OCI layout that carries none.
+        #[arg(long)]
+        name: Option<String>,
+        /// Files or directories.
+        #[arg(required = true)]
+        paths: Vec<PathBuf>,
+    },
+    /// List images.
+    Ls {
+        #[command(flatten)]
+        place: ImagePlace,
+    },
+    /// Remove images by name or id.
+    Rm {
+        #[command(flatten)]
+        place: ImagePlace,
+        /// Names or ids.
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
+
+/// Which containerd.
+#[derive(Args)]
+struct ImagePlace {
+    #[command(flatten)]
+    data: DataDir,
+    /// CRI socket of another container runtime.
+    #[arg(long, value_name = "SOCKET")]
+    container_runtime_endpoint: Option<String>,
+}
+
+fn image(verb: ImageVerb) -> Result<()> {
+    use crate::image::Verb;
+    let (place, verb) = match verb {
+        ImageVerb::Import { place, name, paths } => (place, Verb::Import { paths, name }),
+        ImageVerb::Ls { place } => (place, Verb::List),
+        ImageVerb::Rm { place, images } => (place, Verb::Remove { images }),
+    };
+    crate::image::run(&place.data.data_dir, place.container_runtime_endpoint.as_deref(), verb)
+}
+
 #[derive(Args)]
 struct PurgeFlags {
     #[command(flatten)]
@@ -206,6 +257,7 @@ pub fn run() -> Result<()> {
             println!("{}", credentials::join_token(&flags.data_dir)?);
             Ok(())
         }
+        Verb::Image(verb) => image(verb),
         Verb::Purge(flags) => crate::purge::run(&flags.data.data_dir, flags.yes),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "allmend", &mut std::io::stdout());

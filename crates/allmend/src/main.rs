@@ -2,11 +2,15 @@
 //!
 //! The only crate that knows all others; must not hold any logic of theirs.
 
+mod adapters;
 mod cli;
 mod config_file;
 mod control;
 mod credentials;
+mod image;
 mod logging;
+mod names;
+mod node;
 mod preflight;
 mod purge;
 mod server;
@@ -17,6 +21,13 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // containerd calls this program under other names, to put pods on the network.
+    if std::env::args_os()
+        .next()
+        .is_some_and(|name| network::cni::is_plugin(&name))
+    {
+        return ExitCode::from(u8::try_from(network::cni_main()).unwrap_or(1));
+    }
     match cli::run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use apiserver::{ApiServer, Config};
+use apiserver::{ApiServer, Config, User};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -17,7 +17,16 @@ use tracing::info;
 use crate::cli::ServerFlags;
 use crate::control::Control;
 use crate::credentials::{self, ServerCredentials, ServerPaths};
-use crate::preflight;
+use crate::{node, preflight};
+
+/// What a node calls, and the packages that bring it.
+const NODE_PROGRAMS: &[(&str, &str)] = &[
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
+];
 
 /// Runs until a signal asks to stop.
 pub fn run(flags: ServerFlags) -> Result<()> {
@@ -26,7 +35,9 @@ pub fn run(flags: ServerFlags) -> Result<()> {
         bail!("--datastore-endpoint: this build keeps state in the embedded store only; leave the flag out");
     }
     if !flags.disable_agent {
-        bail!("this build has no node agent yet: run only the API with --disable-agent");
+        preflight::root()?;
+        preflight::kernel()?;
+        preflight::programs(NODE_PROGRAMS)?;
     }
     let listener = preflight::listen(flags.bind_address, flags.https_listen_port)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -64,14 +75,65 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     info!(%url, milliseconds = begun.elapsed().as_millis(), "ready");
 
     let control = Control::start(&api, credentials.server_authority.certificate(), &flags.disable);
+    let node = if flags.disable_agent {
+        None
+    } else {
+        let setup = node_setup(&flags, &credentials, &paths, &api, &control, services, node_ip)?;
+        Some(node::start(setup).await?)
+    };
+    info!(
+        milliseconds = begun.elapsed().as_millis(),
+        node = node.is_some(),
+        "everything started"
+    );
 
     asked_to_stop().await?;
     info!("stopping; workloads keep running");
+    if let Some(node) = node {
+        node.stop().await;
+    }
     control.stop().await;
     stop.cancel();
     serving.await.context("serve")?.context("serve")?;
     api.shut_down();
     Ok(())
+}
+
+fn node_setup(
+    flags: &ServerFlags,
+    credentials: &ServerCredentials,
+    paths: &ServerPaths,
+    api: &ApiServer,
+    control: &Control,
+    service_cidr: (Ipv4Addr, u8),
+    ip: IpAddr,
+) -> Result<node::Setup> {
+    let own = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let name = flags.node.node_name.clone().unwrap_or(own);
+    let wrong = meta::names::dns1123_subdomain(&name);
+    if !wrong.is_empty() {
+        bail!(
+            "{name:?} cannot be the name of a node: {}; choose another with --node-name",
+            wrong.join("; ")
+        );
+    }
+    let (serving, _) = credentials::node_certificates(credentials, &paths.tls(), &name, ip)?;
+    let tenth = Ipv4Addr::from(u32::from(service_cidr.0) + 10);
+    Ok(node::Setup {
+        flags: flags.node.clone(),
+        disabled: flags.disable.clone(),
+        client: api.client(User::master(&format!("system:node:{name}"))),
+        informers: control.informers.clone(),
+        cluster_cidr: parse_cidr(&flags.cluster_cidr).context("--cluster-cidr")?,
+        service_cidr,
+        cluster_dns: flags.cluster_dns.unwrap_or(IpAddr::V4(tenth)),
+        cluster_domain: flags.cluster_domain.clone(),
+        serving,
+        client_authority: credentials.client_authority.certificate().to_owned(),
+        labels: [("node-role.kubernetes.io/control-plane".to_owned(), "true".to_owned())].into(),
+        name,
+        ip,
+    })
 }
 
 fn open_store(paths: &ServerPaths) -> Result<Arc<dyn store::Store>> {

@@ -13,9 +13,26 @@ use crate::run;
 
 const SETUP: &str = include_str!("../../guests/debian/setup");
 const EXTLINUX: &str = include_str!("../../guests/debian/extlinux.conf");
-const PACKAGES: &str = "systemd-sysv,systemd-resolved,udev,dbus,netbase,ifupdown,isc-dhcp-client,iproute2,\
-cloud-init,qemu-guest-agent,openssh-server,postgresql,e2fsprogs,ca-certificates,less,procps,sudo,linux-image-cloud-amd64,\
-initramfs-tools,zstd";
+const PACKAGES: &[&str] = &[
+    "systemd-sysv",
+    "udev",
+    "dbus",
+    "netbase",
+    "ifupdown",
+    "isc-dhcp-client",
+    "iproute2",
+    "cloud-init",
+    "qemu-guest-agent",
+    "openssh-server",
+    "postgresql",
+    "e2fsprogs",
+    "less",
+    "procps",
+    "sudo",
+    "initramfs-tools",
+    "zstd",
+    "linux-image-cloud-amd64",
+];
 /// Size of the disk; the guest's own, data belongs on volumes.
 const SIZE: &str = "2560M";
 /// Where the partition begins.
@@ -23,28 +40,32 @@ const START: u64 = 1 << 20;
 
 pub const RECIPE: Recipe = Recipe {
     name: "debian-guest",
-    inputs: || Ok(format!("1 {} {SETUP}{EXTLINUX}{PACKAGES}{SIZE}", kernel_package()?)),
+    inputs: || Ok(format!("1 {} {SETUP}{EXTLINUX}{PACKAGES:?}{SIZE}", kernel_package()?)),
     build,
 };
 
 fn build(file: &Path, work: &Path) -> Result<()> {
     let tree = work.join("tree");
-    let suite = suite()?;
     let mirror = crate::deps::mirror()?.0;
     run::program(
         Command::new("debootstrap")
-            .args([
-                "--variant=minbase",
-                "--include",
-                &PACKAGES.replace([' ', '\n'], ""),
-                &suite,
-            ])
+            .args(["--variant=minbase", &suite()?])
             .arg(&tree)
             .arg(mirror),
     )?;
+    fs::copy("/etc/resolv.conf", tree.join("etc/resolv.conf")).context("copy /etc/resolv.conf")?;
     fs::write(tree.join("setup"), SETUP)?;
-    let configured = run::program(Command::new("chroot").arg(&tree).args(["/bin/sh", "-e", "/setup"]));
-    let _ = fs::remove_file(tree.join("setup"));
+    let proc = tree.join("proc");
+    run::program(Command::new("mount").args(["-t", "proc", "proc"]).arg(&proc))?;
+    let configured = run::program(
+        Command::new("chroot")
+            .arg(&tree)
+            .args(["/bin/sh", "-e", "/setup"])
+            .args(PACKAGES)
+            .stdout(std::process::Stdio::null()),
+    );
+    run::program(Command::new("umount").arg("-l").arg(&proc))?;
+    fs::remove_file(tree.join("setup"))?;
     configured?;
     let boot = tree.join("boot/extlinux");
     fs::create_dir_all(&boot)?;
