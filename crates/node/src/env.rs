@@ -23,7 +23,12 @@ pub(crate) async fn environment(
 ) -> Result<Env, String> {
     let namespace = facts.object.namespace();
     let mut cache = Cache::default();
-    let links = facts.pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
+    let links = facts
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.enable_service_links)
+        .unwrap_or(true);
     let linked = service_variables(services, namespace, links);
     let mut own: Env = Vec::new();
     for from in container.env_from.iter().flatten() {

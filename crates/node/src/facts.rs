@@ -83,7 +83,11 @@ impl Facts<'_> {
             "requests" => request.or(limit).unwrap_or_else(|| Quantity::from_int(0)),
             _ => return Err(format!("unsupported container resource : {}", selector.resource)),
         };
-        let divisor = selector.divisor.as_ref().and_then(pods::amount).filter(|q| !q.is_zero());
+        let divisor = selector
+            .divisor
+            .as_ref()
+            .and_then(pods::amount)
+            .filter(|q| !q.is_zero());
         let (value, divisor) = if name == "cpu" {
             (value.millis(), divisor.map_or(1000, |d| d.millis()))
         } else {
@@ -173,7 +177,9 @@ fn data(source: Source, object: &Object) -> Data {
     let plain = |v: &serde_json::Value| v.as_str().unwrap_or_default().as_bytes().to_vec();
     let coded = |v: &serde_json::Value| {
         let text = v.as_str().unwrap_or_default();
-        base64::engine::general_purpose::STANDARD.decode(text).unwrap_or_default()
+        base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .unwrap_or_default()
     };
     match source {
         Source::Secret => entries("data").map(|(k, v)| (k, coded(&v))).collect(),

@@ -82,9 +82,7 @@ fn ports(spec: &PodSpec) -> Vec<PortMapping> {
         return Vec::new();
     }
     let sidecars = spec.init_containers.iter().flatten().filter(|c| pods::is_sidecar(c));
-    let ports = sidecars
-        .chain(&spec.containers)
-        .flat_map(|c| c.ports.iter().flatten());
+    let ports = sidecars.chain(&spec.containers).flat_map(|c| c.ports.iter().flatten());
     ports
         .filter_map(|p| {
             Some(PortMapping {
@@ -161,10 +159,11 @@ fn dns(config: &Config, namespace: &str, spec: &PodSpec, resolv: &str) -> DnsCon
         for option in more.options.iter().flatten() {
             let Some(name) = option.name.as_deref() else { continue };
             dns.options.retain(|o| o.split(':').next() != Some(name));
-            dns.options.push(match option.value.as_deref().filter(|v| !v.is_empty()) {
-                Some(value) => format!("{name}:{value}"),
-                None => name.to_owned(),
-            });
+            dns.options
+                .push(match option.value.as_deref().filter(|v| !v.is_empty()) {
+                    Some(value) => format!("{name}:{value}"),
+                    None => name.to_owned(),
+                });
         }
     }
     unique(&mut dns.servers);
@@ -207,7 +206,20 @@ mod tests {
         let mut spec = spec;
         spec["containers"] = json!([]);
         let spec: PodSpec = serde_json::from_value(spec).unwrap();
-        let config = crate::testing::config(Path::new("/nowhere"));
+        let config = Config {
+            node_name: "w".into(),
+            node_ip: [192, 0, 2, 1].into(),
+            data_dir: "/nowhere".into(),
+            kubelet_port: 10250,
+            cluster_dns: vec![[10, 43, 0, 10].into()],
+            cluster_domain: "cluster.local".into(),
+            labels: BTreeMap::new(),
+            taints: Vec::new(),
+            cgroup_root: "allmend".into(),
+            max_pods: 110,
+            version: "v1.36.0".into(),
+            pod_cidr: None,
+        };
         dns(
             &config,
             "shop",
@@ -229,8 +241,10 @@ mod tests {
         assert_eq!(resolver(json!({"hostNetwork": true})).servers, ["9.9.9.9"]);
         let with_host = json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"});
         assert_eq!(resolver(with_host).servers, ["10.43.0.10"]);
-        let own = resolver(json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"],
-            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}));
+        let own = resolver(
+            json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "searches": ["x"],
+            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}]}}),
+        );
         assert_eq!((own.servers, own.searches), (vec!["1.1.1.1".into()], vec!["x".into()]));
         assert_eq!(own.options, ["ndots:2", "edns0"]);
         let more = resolver(json!({"dnsConfig": {"options": [{"name": "ndots", "value": "2"}]}}));
