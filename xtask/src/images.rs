@@ -124,3 +124,17 @@ fn kernel_package() -> Result<String> {
         .context("apt knows no linux-image-cloud-amd64: run apt-get update")?
         .to_owned())
 }
+
+/// Copies the shared libraries of a program, the loader among them, to where it looks for them.
+fn copy_libraries(program: &Path, root: &Path) -> Result<()> {
+    let text = run::output(Command::new("ldd").arg(program))?;
+    let words = text
+        .lines()
+        .filter_map(|l| l.split_whitespace().find(|w| w.starts_with('/')));
+    for library in words.map(Path::new) {
+        let inside = root.join(library.strip_prefix("/").unwrap_or(library));
+        fs::create_dir_all(inside.parent().context("a library outside any directory")?)?;
+        fs::copy(library, inside)?;
+    }
+    Ok(())
+}

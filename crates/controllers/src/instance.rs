@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::common::{controlled_by, fresh_name};
 
 /// Keeps an instance until its pod has ended.
-pub(crate) const FINALIZER: &str = "foregroundDeleteVirtualMachine";
+pub(crate) const FINALIZER: &str = "kubevirt.io/foregroundDeleteVirtualMachine";
 
 /// See the module.
 pub struct InstanceController;

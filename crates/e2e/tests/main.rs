@@ -4,26 +4,20 @@
 
 mod api;
 mod controllers;
-#[cfg(feature = "node")]
 mod machines;
 mod mishaps;
-#[cfg(feature = "node")]
 mod pods;
-#[cfg(feature = "node")]
 mod services;
 
 use anyhow::Result;
 use testkit::{Server, ServerOptions};
 
 /// How long a pod may take to run here, under load from other tests.
-#[cfg(feature = "node")]
 const POD: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a small machine may take to boot under emulation.
-#[cfg(feature = "node")]
 const MACHINE: std::time::Duration = std::time::Duration::from_secs(120);
 
 /// A server with a node and the test images.
-#[cfg(feature = "node")]
 fn with_node() -> Result<Server> {
     let server = Server::start(ServerOptions::default())?;
     server.wait_node()?;
@@ -40,7 +34,6 @@ fn api_only() -> Result<Server> {
 }
 
 /// A pod that sleeps, with a shell for `exec`.
-#[cfg(feature = "node")]
 fn sleeper(name: &str) -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "{name}", "labels": {{"app": "{name}"}}}},

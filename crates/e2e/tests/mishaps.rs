@@ -6,7 +6,6 @@ use anyhow::{Result, ensure};
 use testkit::Server;
 
 use crate::api_only;
-#[cfg(feature = "node")]
 use crate::{POD, sleeper, with_node};
 
 fn refused(arguments: &[&str]) -> Result<String> {
@@ -50,7 +49,6 @@ fn a_bad_start_is_one_line_with_the_remedy() -> Result<()> {
     Ok(())
 }
 
-#[cfg(feature = "node")]
 #[test]
 fn containers_outlive_the_server_killed_at_random_moments() -> Result<()> {
     let mut server = with_node()?;

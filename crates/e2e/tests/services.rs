@@ -47,7 +47,7 @@ fn services_are_reached_by_name_address_and_node_port() -> Result<()> {
     kubectl.apply(&sleeper("client"))?;
     kubectl.ok(&["rollout", "status", "deploy/web", "--timeout=60s"])?;
     kubectl.wait(&["--for=condition=Ready", "pod/client"], POD)?;
-    let fetch = |url: &str| kubectl.ok(&["exec", "client", "--", "wget", "-q", "-T", "3", "-O", "-", url]);
+    let fetch = |url: &str| kubectl.ok(&["exec", "client", "--", "timeout", "5", "wget", "-q", "-O", "-", url]);
     let mut seen = std::collections::BTreeSet::new();
     until("answers from both pods by name", POD, || {
         seen.insert(fetch("http://web/").map_err(|e| e.to_string())?);

@@ -38,9 +38,13 @@ impl Kubectl {
     /// The command, to be run by the caller.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("KUBECONFIG", &self.kubeconfig).args(arguments);
-        // Discovery is cached by server address, which tests use again.
-        command.arg("--cache-dir").arg(self.kubeconfig.with_extension("cache"));
+        command.env("KUBECONFIG", &self.kubeconfig);
+        // Discovery is cached by server address, which tests use again. Before the verb: what
+        // comes after may belong to a command in a container.
+        command
+            .arg("--cache-dir")
+            .arg(self.kubeconfig.with_extension("cache"))
+            .args(arguments);
         command
     }
 

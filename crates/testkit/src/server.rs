@@ -1,6 +1,6 @@
 //! A server of the test's own: its data, its ports, its life.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -28,8 +28,11 @@ pub struct ServerOptions {
 pub struct Server {
     options: ServerOptions,
     port: u16,
+    node_port: u16,
     child: Option<Child>,
     data: TempDir,
+    /// Nodes share the host's addresses: there is one at a time. Released last, after the purge.
+    _turn: Option<File>,
 }
 
 impl Server {
@@ -41,12 +44,14 @@ impl Server {
             .prefix(&format!("al{number}-"))
             .tempdir_in("/tmp")
             .context("make a data directory")?;
-        let port = free_port()?;
+        let turn = if options.api_only { None } else { Some(turn()?) };
         let mut server = Server {
             options,
-            port,
+            port: free_port()?,
+            node_port: free_port()?,
             child: None,
             data,
+            _turn: turn,
         };
         server.launch()?;
         Ok(server)
@@ -82,6 +87,8 @@ impl Server {
             .args(&self.options.flags);
         if self.options.api_only {
             command.arg("--disable-agent");
+        } else {
+            command.args(["--kubelet-port", &self.node_port.to_string()]);
         }
         let child = command
             .stdin(Stdio::null())
@@ -107,10 +114,18 @@ impl Server {
 
     /// Waits until the node is Ready.
     pub fn wait_node(&self) -> Result<()> {
-        self.kubectl()
-            .wait(&["--for=condition=Ready", "node", "--all"], Duration::from_secs(60))
-            .map(drop)
-            .with_context(|| tail(&self.log()))
+        let kubectl = self.kubectl();
+        until("the node to be ready", Duration::from_secs(60), || {
+            let row = kubectl
+                .ok(&["get", "nodes", "--no-headers"])
+                .map_err(|e| e.to_string())?;
+            if row.split_whitespace().nth(1) == Some("Ready") {
+                Ok(())
+            } else {
+                Err(row)
+            }
+        })
+        .with_context(|| tail(&self.log()))
     }
 
     /// Kills the server as a power cut would, but only the server.
@@ -204,6 +219,14 @@ impl Drop for Server {
             eprintln!("clean up {}: {error:#}", self.data.path().display());
         }
     }
+}
+
+/// Waits until no other test has a node.
+fn turn() -> Result<File> {
+    let path = std::env::temp_dir().join("allmend-test-node.lock");
+    let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
+    file.lock().with_context(|| format!("lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// A port nobody listens on now. Another may take it before we do; the server then says so.

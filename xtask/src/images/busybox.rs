@@ -13,7 +13,7 @@ use crate::run;
 
 pub const RECIPE: Recipe = Recipe {
     name: "busybox",
-    inputs: || Ok(format!("2 {}", candidate("busybox-static")?)),
+    inputs: || Ok(format!("4 {}", candidate("busybox-static")?)),
     build,
 };
 

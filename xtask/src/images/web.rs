@@ -2,14 +2,13 @@
 //! that there is something to update to.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{Recipe, archive, hex};
+use super::{Recipe, archive, copy_libraries, hex};
 use crate::run;
 
 pub const ONE: Recipe = Recipe {
@@ -49,11 +48,7 @@ fn build(file: &Path, work: &Path, version: &str, accent: &str) -> Result<()> {
     fs::create_dir_all(root.join("etc"))?;
     fs::create_dir_all(root.join("tmp"))?;
     fs::copy(&program, root.join("bin/farm-shop-web"))?;
-    for library in libraries(&program)? {
-        let inside = root.join(library.strip_prefix("/").unwrap_or(&library));
-        fs::create_dir_all(inside.parent().context("a library outside any directory")?)?;
-        fs::copy(&library, inside)?;
-    }
+    copy_libraries(&program, &root)?;
     fs::write(root.join("etc/passwd"), "shop:x:1000:1000:shop:/:/bin/false\n")?;
     fs::write(root.join("etc/nsswitch.conf"), "hosts: files dns\n")?;
     let config = json!({"Entrypoint": ["/bin/farm-shop-web"], "User": "1000:1000",
@@ -66,13 +61,4 @@ fn build(file: &Path, work: &Path, version: &str, accent: &str) -> Result<()> {
         &root,
         &config,
     )
-}
-
-/// The shared libraries of a program, the loader among them.
-fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let text = run::output(Command::new("ldd").arg(program))?;
-    let words = text
-        .lines()
-        .filter_map(|l| l.split_whitespace().find(|w| w.starts_with('/')));
-    Ok(words.map(PathBuf::from).collect())
 }
