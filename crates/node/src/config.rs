@@ -43,6 +43,11 @@ impl Config {
         self.pods_dir().join(uid)
     }
 
+    /// The mounted parts of one pod's volumes.
+    pub(crate) fn sub_paths(&self, uid: &str) -> PathBuf {
+        self.pod_dir(uid).join("subpaths")
+    }
+
     /// Everything of all pods.
     pub(crate) fn pods_dir(&self) -> PathBuf {
         self.data_dir.join("agent/pods")

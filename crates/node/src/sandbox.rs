@@ -17,11 +17,6 @@ use crate::pods;
 /// Longest host name that the kernel takes.
 const HOSTNAME: usize = 63;
 
-/// Directory of all that the agent keeps of a pod.
-pub(crate) fn pod_directory(data: &Path, uid: &str) -> PathBuf {
-    data.join("agent/pods").join(uid)
-}
-
 /// Directory of a pod's container logs.
 pub(crate) fn log_directory(data: &Path, namespace: &str, name: &str, uid: &str) -> PathBuf {
     data.join("agent/logs").join(format!("{namespace}_{name}_{uid}"))

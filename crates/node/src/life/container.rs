@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use meta::Object;
 use runtime::{ContainerConfig, Device, Mount};
 use serde_json::{Value, json};
 
-use super::volumes::Place;
+use super::volumes::{Place, subpath};
 use crate::config::Config;
 use crate::env::Env;
 use crate::facts::{self, Facts};
@@ -82,7 +82,11 @@ impl Parts<'_> {
             tty: c.tty.unwrap_or(false),
             resources: pods::resources(self.pod, c, self.facts.memory),
             security_context: self.security(),
-            stop_signal: String::new(),
+            stop_signal: c
+                .lifecycle
+                .as_ref()
+                .and_then(|l| l.stop_signal.clone())
+                .unwrap_or_default(),
             target_id: self.target_id.clone(),
             annotations: BTreeMap::from([
                 (
@@ -132,12 +136,12 @@ impl Parts<'_> {
 
     fn mounts(&self, env: &BTreeMap<&str, &str>) -> Result<Vec<Mount>, String> {
         let mut out = Vec::new();
-        for m in self.container.volume_mounts.iter().flatten() {
+        for (index, m) in self.container.volume_mounts.iter().flatten().enumerate() {
             let place = self.places.get(&m.name);
             let place =
                 place.ok_or_else(|| format!("volume {:?} of the mount at {} is not there", m.name, m.mount_path))?;
             out.push(Mount {
-                host_path: self.host_path(m, place, env)?,
+                host_path: self.host_path((index, m), place, env)?,
                 container_path: m.mount_path.clone(),
                 read_only: m.read_only.unwrap_or(false) || place.read_only,
                 propagation: m.mount_propagation.clone().unwrap_or_default(),
@@ -146,18 +150,26 @@ impl Parts<'_> {
         Ok(out)
     }
 
-    fn host_path(&self, m: &VolumeMount, place: &Place, env: &BTreeMap<&str, &str>) -> Result<PathBuf, String> {
+    fn host_path(
+        &self,
+        (index, m): (usize, &VolumeMount),
+        place: &Place,
+        env: &BTreeMap<&str, &str>,
+    ) -> Result<PathBuf, String> {
         let sub = match (&m.sub_path, &m.sub_path_expr) {
             (Some(path), _) if !path.is_empty() => path.clone(),
             (_, Some(text)) if !text.is_empty() => facts::expand(text, &|n| env.get(n).map(|v| (*v).to_owned())),
             _ => return Ok(place.path.clone()),
         };
-        sub_path(&place.path, &sub).map_err(|e| {
+        let name = format!("{}-{}-{index}", self.container.name, self.attempt);
+        let at = self.config.sub_paths(self.object.uid()).join(&m.name).join(name);
+        subpath::bind(&place.path, &sub, &at).map_err(|e| {
             format!(
                 "failed to prepare subPath for volumeMount \"{}\" of container \"{}\": {e}",
                 m.name, self.container.name
             )
-        })
+        })?;
+        Ok(at)
     }
 
     fn devices(&self) -> Result<Vec<Device>, String> {
@@ -228,50 +240,4 @@ fn hosts(config: &Config, object: &Object, pod: &Pod, ips: &[String]) -> String 
         out += &format!("{}\t{names}\n", alias.ip);
     }
     out
-}
-
-/// A path within a volume, made when missing. Links that lead out of the volume are refused.
-fn sub_path(volume: &Path, sub: &str) -> io::Result<PathBuf> {
-    let refuse = |why: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{sub}: {why}")));
-    let relative = Path::new(sub);
-    if !relative
-        .components()
-        .all(|c| matches!(c, Component::Normal(_) | Component::CurDir))
-    {
-        return refuse("must be a relative path without ..");
-    }
-    let root = fs::canonicalize(volume)?;
-    let mut path = root.clone();
-    for component in relative.components() {
-        path.push(component);
-        match fs::canonicalize(&path) {
-            Ok(real) if real.starts_with(&root) => path = real,
-            Ok(_) => return refuse("leads out of the volume"),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if fs::symlink_metadata(&path).is_ok() {
-                    return refuse("is a link to nothing");
-                }
-                fs::create_dir(&path)?;
-            }
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(path)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sub_paths_stay_in_their_volume() {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("/etc", dir.path().join("out")).unwrap();
-        std::os::unix::fs::symlink("a", dir.path().join("in")).unwrap();
-        assert!(sub_path(dir.path(), "a/b").unwrap().ends_with("a/b"));
-        assert!(sub_path(dir.path(), "in/b").unwrap().ends_with("a/b"));
-        for path in ["../x", "/etc", "out", "out/passwd", "a/../../b"] {
-            assert!(sub_path(dir.path(), path).is_err(), "{path}");
-        }
-    }
 }

@@ -48,6 +48,8 @@ use worker::{Input, Worker};
 const RUNTIME: &str = "machines.allmend.io/runtime";
 /// How long to wait before asking a runtime again that did not answer.
 const RETRY: Duration = Duration::from_secs(1);
+/// How long steps may take to end when the agent stops.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// A running agent. Cheap to clone.
 #[derive(Clone)]
@@ -69,6 +71,8 @@ pub(crate) struct Shared {
     workers: Mutex<HashMap<String, mpsc::UnboundedSender<Input>>>,
     tasks: TaskTracker,
     pub stop: CancellationToken,
+    /// They end when nobody holds them.
+    _informers: Arc<Informers>,
 }
 
 impl Node {
@@ -96,6 +100,7 @@ impl Node {
             workers: Mutex::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
+            _informers: informers.clone(),
         });
         let s = shared.clone();
         shared.tasks.spawn(async move { registration::keep(&s).await });
@@ -112,7 +117,8 @@ impl Node {
     pub async fn stop(self) {
         self.shared.stop.cancel();
         self.shared.tasks.close();
-        self.shared.tasks.wait().await;
+        // A step under way, such as a pull, ends with the process; it can be done again.
+        let _ = tokio::time::timeout(DRAIN, self.shared.tasks.wait()).await;
     }
 }
 
@@ -155,7 +161,13 @@ impl Shared {
             match change {
                 None => return,
                 Some(Change { old: None, new: None }) => self.take_up(HashMap::new()),
-                Some(Change { new: Some(pod), .. }) => self.tell(&pod, Vec::new()),
+                Some(Change { old, new: Some(pod) }) => {
+                    // Another pod took the name while nobody looked.
+                    if let Some(old) = old.filter(|o| o.uid() != pod.uid()) {
+                        self.send(old.uid(), Input::Gone);
+                    }
+                    self.tell(&pod, Vec::new());
+                }
                 Some(Change {
                     old: Some(pod),
                     new: None,
@@ -188,7 +200,16 @@ impl Shared {
 
     /// A worker for each pod that is to be here, and for each that still is without being wanted.
     fn take_up(self: &Arc<Self>, mut found: HashMap<String, Vec<SandboxStatus>>) {
-        for pod in self.pods.list("") {
+        let pods = self.pods.list("");
+        let workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (uid, worker) in workers.iter() {
+            if !pods.iter().any(|p| p.uid() == uid) {
+                // A worker that has just ended needs to hear nothing.
+                let _ = worker.send(Input::Gone);
+            }
+        }
+        drop(workers);
+        for pod in pods {
             let sandboxes = found.remove(pod.uid()).unwrap_or_default();
             self.tell(&pod, sandboxes);
         }

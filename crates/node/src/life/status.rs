@@ -131,9 +131,11 @@ fn phase(f: &Facts<'_>, mains: &[&One], inits: &[&One], initialized: bool) -> &'
         return "Running";
     }
     match policy.as_str() {
-        "Always" => "Running",
+        // A pod that is being deleted does not start again.
+        "Always" if f.pod.metadata.deletion_timestamp.is_none() => "Running",
         _ if count(&[State::Succeeded]) == mains.len() => "Succeeded",
         "Never" => "Failed",
+        _ if f.pod.metadata.deletion_timestamp.is_some() => "Failed",
         _ => "Running",
     }
 }
@@ -151,6 +153,11 @@ fn one(f: &Facts<'_>, c: &Container, kind: Kind) -> One {
     // One that was made but never started says nothing.
     history.retain(|x| x.state != ContainerState::Created);
     let newest = history.first().copied();
+    if newest.is_none()
+        && let Some(ended) = as_it_ended(f, c)
+    {
+        return ended;
+    }
     let (state, value) = state(f, c, kind, memory, newest);
     let known = newest.filter(|x| memory.id == x.id);
     let running = state == State::Running;
@@ -196,6 +203,28 @@ fn one(f: &Facts<'_>, c: &Container, kind: Kind) -> One {
         ready,
         started,
     }
+}
+
+/// What the API has of a container that ended in a pod that is over: the runtime may have
+/// forgotten it.
+fn as_it_ended(f: &Facts<'_>, c: &Container) -> Option<One> {
+    let status = f.pod.status.as_ref()?;
+    if !matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let lists = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let known = lists.into_iter().flatten().flatten().find(|s| s.name == c.name)?;
+    let code = known.state.as_ref()?.terminated.as_ref()?.exit_code;
+    Some(One {
+        value: serde_json::to_value(known).ok()?,
+        state: if code == 0 { State::Succeeded } else { State::Failed },
+        ready: known.ready,
+        started: known.started == Some(true),
+    })
 }
 
 fn state(

@@ -11,7 +11,8 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use kinds::resources::PODS;
 use meta::Object;
 use reconcile::EventKind;
-use runtime::{PodRuntime, RuntimeError, SandboxStatus};
+use runtime::{ContainerConfig, PodRuntime, RuntimeError, SandboxStatus};
+use tokio_util::sync::CancellationToken;
 
 use super::container::Parts;
 use super::images::Images;
@@ -25,6 +26,9 @@ use crate::{env, pods, sandbox};
 /// Time that a container has to stop when its hook has used up the rest.
 const LEAST_GRACE: Duration = Duration::from_secs(2);
 
+/// Why a step was given up.
+const GOING: &str = "the pod is being deleted";
+
 /// A step that has ended.
 pub(super) struct Done {
     pub step: Step,
@@ -35,8 +39,8 @@ pub(super) struct Done {
 pub(super) enum Outcome {
     Ok,
     Mounted(Mounted),
-    /// Id of the new sandbox.
-    Sandbox(String),
+    /// There is a new sandbox.
+    Sandbox,
     Failed(Why),
 }
 
@@ -70,6 +74,8 @@ pub(super) struct Steps {
     pub mounted: Arc<Mounted>,
     pub images: Arc<Images>,
     pub exists: bool,
+    /// Ended when the pod must go.
+    pub cancel: CancellationToken,
 }
 
 impl Steps {
@@ -140,7 +146,12 @@ impl Steps {
 
     async fn mount(&self, now: Timestamp) -> Outcome {
         let facts = self.facts();
-        match self.volumes(&facts).mount(now).await {
+        let volumes = self.volumes(&facts);
+        let mounted = tokio::select! {
+            mounted = volumes.mount(now) => mounted,
+            () = self.cancel.cancelled() => Err(GOING.into()),
+        };
+        match mounted {
             Ok(mounted) => Outcome::Mounted(mounted),
             Err(message) => Outcome::Failed(why("FailedMount", message)),
         }
@@ -156,7 +167,7 @@ impl Steps {
             ));
         }
         match self.runtime.run_sandbox(&config).await {
-            Ok(id) => Outcome::Sandbox(id),
+            Ok(_) => Outcome::Sandbox,
             Err(e) => Outcome::Failed(why("FailedCreatePodSandBox", e.to_string())),
         }
     }
@@ -185,7 +196,10 @@ impl Steps {
             let removed = self.runtime.remove_container(id).await;
             removed.map_err(|e| why("CreateContainerError", e.to_string()))?;
         }
-        let image_ref = self.image(&container).await?;
+        let image_ref = tokio::select! {
+            image = self.image(&container) => image?,
+            () = self.cancel.cancelled() => return Err(why("ContainerCannotRun", GOING)),
+        };
         let facts = self.facts();
         let config_error = |e: String| {
             self.say(name, EventKind::Warning, "Failed", &format!("Error: {e}"));
@@ -205,6 +219,10 @@ impl Steps {
             target_id: self.target(name),
         };
         let config = parts.build().map_err(config_error)?;
+        self.non_root(name, &config).await.map_err(config_error)?;
+        if self.cancel.is_cancelled() {
+            return Err(why("ContainerCannotRun", GOING));
+        }
         let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let sandbox_config = sandbox::config(&self.shared.config, &self.object, &self.pod, sandbox.attempt, &resolv);
         let created = self
@@ -227,6 +245,39 @@ impl Steps {
         })?;
         self.say(name, EventKind::Normal, "Started", &format!("Started container {name}"));
         self.post_start(&container, &id).await
+    }
+
+    /// Refuses to run as root what must not.
+    async fn non_root(&self, name: &str, config: &ContainerConfig) -> Result<(), String> {
+        let security = &config.security_context;
+        if security["runAsNonRoot"] != true {
+            return Ok(());
+        }
+        let o = &self.object;
+        let place = format!(
+            "(pod: \"{}_{}({})\", container: {name})",
+            o.name(),
+            o.namespace(),
+            o.uid()
+        );
+        match security["runAsUser"].as_i64() {
+            Some(0) => return Err(format!("container's runAsUser breaks non-root policy {place}")),
+            Some(_) => return Ok(()),
+            None => {}
+        }
+        let image = self
+            .runtime
+            .image_status(&config.image)
+            .await
+            .map_err(|e| e.to_string())?;
+        let image = image.unwrap_or_default();
+        match (image.uid, image.username.as_str()) {
+            (Some(0), _) | (None, "") => Err(format!("container has runAsNonRoot and image will run as root {place}")),
+            (Some(_), _) => Ok(()),
+            (None, user) => Err(format!(
+                "container has runAsNonRoot and image has non-numeric user ({user}), cannot verify user is non-root {place}"
+            )),
+        }
     }
 
     async fn image(&self, c: &Container) -> Result<String, Why> {
@@ -264,7 +315,11 @@ impl Steps {
         let Some(hook) = c.lifecycle.as_ref().and_then(|l| l.post_start.as_ref()) else {
             return Ok(());
         };
-        let Err(message) = self.hook(hook, c, id, Duration::from_secs(3600)).await else {
+        let ran = tokio::select! {
+            ran = self.hook(hook, c, id, Duration::from_secs(3600)) => ran,
+            () = self.cancel.cancelled() => Ok(()),
+        };
+        let Err(message) = ran else {
             return Ok(());
         };
         self.say(&c.name, EventKind::Warning, "FailedPostStartHook", &message);

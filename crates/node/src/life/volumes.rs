@@ -5,6 +5,7 @@
 
 mod content;
 mod mounts;
+pub(crate) mod subpath;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 
 use client::Client;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Volume};
+use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod, Volume};
 use kinds::resources::{CLAIMS, VOLUMES};
 use meta::Object;
 use runtime::{PodRuntime, PodVolumes, VolumeClaim, VolumeUse};
@@ -89,18 +90,23 @@ impl Volumes<'_> {
         let root = self.directory();
         fs::create_dir_all(&root).map_err(|e| format!("make {}: {e}", root.display()))?;
         let mut mounted = Mounted::default();
+        let volumes = || self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
         let mut claims = Vec::new();
-        for volume in self.pod.spec.iter().flat_map(|s| s.volumes.iter().flatten()) {
-            let place = if volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some() {
-                let claim = self.claim(volume).await?;
-                // Written down first: whatever happens next, it is known what to undo.
-                claims.push(claim);
-                self.remember(&claims).map_err(on(&volume.name))?;
-                let last = &claims[claims.len() - 1];
-                self.publish(volume, last).await?
-            } else {
-                self.make(volume, &root.join(&volume.name), now, &mut mounted).await?
-            };
+        for volume in volumes().filter(|v| v.persistent_volume_claim.is_some() || v.ephemeral.is_some()) {
+            claims.push((volume, self.claim(volume).await?));
+        }
+        if !claims.is_empty() {
+            // Written down first: whatever happens next, it is known what to undo.
+            let file = self.claims_file();
+            self.remember(claims.iter().map(|(_, claim)| claim))
+                .map_err(|e| format!("write {}: {e}", file.display()))?;
+        }
+        for (volume, claim) in &claims {
+            let place = self.publish(volume, claim).await?;
+            mounted.places.insert(volume.name.clone(), place);
+        }
+        for volume in volumes().filter(|v| v.persistent_volume_claim.is_none() && v.ephemeral.is_none()) {
+            let place = self.make(volume, &root.join(&volume.name), now, &mut mounted).await?;
             mounted.places.insert(volume.name.clone(), place);
         }
         Ok(mounted)
@@ -123,18 +129,17 @@ impl Volumes<'_> {
             place.path = mounts::host_path(&host.path, host.type_.as_deref().unwrap_or_default())?;
             return Ok(place);
         }
-        fs::create_dir_all(directory).map_err(&failed)?;
         if let Some(empty) = &volume.empty_dir {
-            if empty.medium.as_deref() == Some("Memory") {
-                let limit = empty
-                    .size_limit
-                    .as_ref()
-                    .and_then(crate::pods::amount)
-                    .map(|q| q.value());
-                mounts::tmpfs(directory, limit).map_err(&failed)?;
+            self.empty(empty, directory).map_err(&failed)?;
+            return Ok(place);
+        }
+        fs::create_dir_all(directory).map_err(&failed)?;
+        if let Some(image) = &volume.image {
+            place.read_only = true;
+            let there = mounts::mounts_below(directory).map_err(&failed)?;
+            if there.iter().any(|m| m == directory) {
+                return Ok(place);
             }
-            self.own(directory, 0o777).map_err(&failed)?;
-        } else if let Some(image) = &volume.image {
             let reference = image.reference.clone().unwrap_or_default();
             let policy = image.pull_policy.as_deref();
             let found = self
@@ -143,13 +148,35 @@ impl Volumes<'_> {
             found.await.map_err(|f| f.message)?;
             let mount = self.runtime.mount_image(&reference, directory);
             mount.await.map_err(|e| failed(io::Error::other(e.to_string())))?;
-            place.read_only = true;
         } else {
             let files = content::of(self, volume, now, &mut mounted.refresh_at).await?;
             super::files::write(directory, &files, self.fs_group(), now).map_err(&failed)?;
             place.read_only = true;
         }
         Ok(place)
+    }
+
+    /// An empty directory, made once: what the pod makes of it later stays.
+    fn empty(&self, source: &EmptyDirVolumeSource, directory: &Path) -> io::Result<()> {
+        if source.medium.as_deref() == Some("Memory") {
+            fs::create_dir_all(directory)?;
+            let limit = source.size_limit.as_ref().and_then(crate::pods::amount);
+            if mounts::tmpfs(directory, limit.map(|q| q.value()))? {
+                self.own(directory, 0o777)?;
+            }
+            return Ok(());
+        }
+        if directory.exists() {
+            return Ok(());
+        }
+        // Seen only when it is complete, even if the agent ends in between.
+        let fresh = directory.with_file_name(format!(
+            "..new.{}",
+            directory.file_name().unwrap_or_default().to_string_lossy()
+        ));
+        fs::create_dir_all(&fresh)?;
+        self.own(&fresh, 0o777)?;
+        fs::rename(fresh, directory)
     }
 
     fn own(&self, directory: &Path, mode: u32) -> io::Result<()> {
@@ -229,8 +256,8 @@ impl Volumes<'_> {
         })
     }
 
-    fn remember(&self, claims: &[VolumeClaim]) -> io::Result<()> {
-        let list: Vec<Value> = claims.iter().map(to_value).collect();
+    fn remember<'c>(&self, claims: impl Iterator<Item = &'c VolumeClaim>) -> io::Result<()> {
+        let list: Vec<Value> = claims.map(to_value).collect();
         let file = self.claims_file();
         let fresh = file.with_extension("new");
         fs::write(&fresh, json!({"version": VERSION, "claims": list}).to_string())?;
@@ -248,6 +275,10 @@ impl Volumes<'_> {
 
     /// Takes all volumes away, with what the pod left in those that were its own.
     pub async fn unmount(&self) -> Result<(), String> {
+        // They hold the volumes that they are parts of.
+        let parts = self.config.sub_paths(self.object.uid());
+        let gone = unmount_below(&parts).and_then(|()| remove_tree(&parts));
+        gone.map_err(|e| format!("unmount {}: {e}", parts.display()))?;
         for claim in self.remembered() {
             if let Some(port) = self.port {
                 port.unpublish(&claim).await.map_err(|e| e.to_string())?;

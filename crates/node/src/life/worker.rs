@@ -19,6 +19,7 @@ use reconcile::EventKind;
 use runtime::{ContainerState, PodRuntime, SandboxStatus};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::images::Images;
@@ -69,6 +70,10 @@ pub(super) struct Worker {
     words: HashMap<String, String>,
     written: Value,
     retry_status: bool,
+    /// Ended when the pod must go: pulls and mounts under way are given up.
+    cancel: CancellationToken,
+    /// Failures of readiness probes that an earlier agent had seen succeed.
+    carried: HashMap<String, i32>,
     said_backoff: HashMap<String, i64>,
     steps: mpsc::UnboundedSender<Done>,
     done: mpsc::UnboundedReceiver<Done>,
@@ -99,6 +104,8 @@ impl Worker {
             words: HashMap::new(),
             written: Value::Null,
             retry_status: false,
+            cancel: CancellationToken::new(),
+            carried: HashMap::new(),
             said_backoff: HashMap::new(),
             steps,
             done,
@@ -121,6 +128,7 @@ impl Worker {
         }
         loop {
             self.watch_containers();
+            self.give_up();
             let now = Timestamp::now();
             let plan = plan::plan(&View {
                 now,
@@ -150,6 +158,15 @@ impl Worker {
                 () = until(wake, now) => {}
                 () = tokio::time::sleep(STATUS_PAUSE), if self.retry_status => {}
             }
+        }
+    }
+
+    /// What a pod that must go waits for need not be waited for.
+    fn give_up(&mut self) {
+        let going = !self.exists || self.object.is_deleting() || self.memory.fatal.is_some();
+        if going && !self.cancel.is_cancelled() {
+            self.cancel.cancel();
+            self.memory.mount_failure = None;
         }
     }
 
@@ -266,6 +283,11 @@ impl Worker {
                 None => true,
                 Some(_) => api.is_some_and(|(_, ready)| ready),
             };
+            if c.readiness_probe.is_some() && memory.ready {
+                self.carried.insert(name.clone(), 0);
+            } else {
+                self.carried.remove(&name);
+            }
             let watching = probe::watch(&c, self.target(&c, &id), self.outcomes.clone());
             self.probes.insert(name, (id, watching));
         }
@@ -299,13 +321,17 @@ impl Worker {
             .filter(|m| m.id == outcome.id);
         let Some(memory) = current else { return };
         if outcome.event {
+            self.doubt(&outcome);
             let field = self.field(&outcome.container);
             let events = &self.shared.events;
             return events.say(&self.object, &field, EventKind::Warning, "Unhealthy", &outcome.message);
         }
         match (outcome.kind, outcome.healthy) {
             (Probe::Startup, true) => memory.started = true,
-            (Probe::Readiness, healthy) => memory.ready = healthy,
+            (Probe::Readiness, healthy) => {
+                memory.ready = healthy;
+                self.carried.remove(&outcome.container);
+            }
             (Probe::Liveness, true) => {}
             (kind, false) => {
                 let kind = if kind == Probe::Startup { "startup" } else { "liveness" };
@@ -313,6 +339,26 @@ impl Worker {
                     "Container {} failed {kind} probe, will be restarted",
                     outcome.container
                 ));
+            }
+        }
+    }
+
+    /// A probe begins as unready, so it does not tell when a container that was ready under an
+    /// earlier agent is not any more: its failures are counted here.
+    fn doubt(&mut self, outcome: &Outcome) {
+        if outcome.kind != Probe::Readiness {
+            return;
+        }
+        let Some(failures) = self.carried.get_mut(&outcome.container) else {
+            return;
+        };
+        *failures += 1;
+        let container = pods::all(&self.pod).find(|(c, _)| c.name == outcome.container);
+        let limit = container.and_then(|(c, _)| c.readiness_probe?.failure_threshold);
+        if *failures >= limit.unwrap_or(3) {
+            self.carried.remove(&outcome.container);
+            if let Some(memory) = self.memory.containers.get_mut(&outcome.container) {
+                memory.ready = false;
             }
         }
     }
@@ -388,6 +434,7 @@ impl Worker {
             mounted: self.mounted.clone(),
             images: self.images.clone(),
             exists: self.exists,
+            cancel: self.cancel.clone(),
         }
     }
 
@@ -410,10 +457,13 @@ impl Worker {
                 self.memory.mounted = false;
                 self.memory.mount_failure = None;
             }
+            (Step::Mount | Step::Start { .. }, Result_::Failed(_)) if self.cancel.is_cancelled() => {
+                self.look_for_all().await;
+            }
             (Step::Mount | Step::Unmount, Result_::Failed(why)) => {
                 self.shared
                     .events
-                    .say(&self.object, "", EventKind::Warning, "FailedMount", &why.message);
+                    .say(&self.object, "", EventKind::Warning, why.reason, &why.message);
                 self.memory.mount_failure = Some(next(
                     self.memory.mount_failure.as_ref(),
                     why.reason,
@@ -422,7 +472,7 @@ impl Worker {
                     now,
                 ));
             }
-            (Step::RunSandbox { .. }, Result_::Sandbox(_)) => {
+            (Step::RunSandbox { .. }, Result_::Sandbox) => {
                 self.memory.sandbox_failure = None;
                 self.look_for_all().await;
             }

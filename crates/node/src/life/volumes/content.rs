@@ -132,6 +132,7 @@ async fn config_map(
     let map = match v.client.get(&CONFIG_MAPS, v.object.namespace(), &source.name).await {
         Ok(map) => map.to_value(),
         Err(e) if e.is_not_found() && optional => return Ok(()),
+        Err(e) if e.is_not_found() => return Err(format!("configmap \"{}\" not found", source.name)),
         Err(e) => return Err(e.message),
     };
     let text = |m: &serde_json::Value| m.as_object().cloned().unwrap_or_default();
@@ -155,6 +156,7 @@ async fn secret(
     let secret = match v.client.get(&SECRETS, v.object.namespace(), name).await {
         Ok(secret) => secret.to_value(),
         Err(e) if e.is_not_found() && optional => return Ok(()),
+        Err(e) if e.is_not_found() => return Err(format!("secret \"{name}\" not found")),
         Err(e) => return Err(e.message),
     };
     let entries = secret["data"].as_object().cloned().unwrap_or_default();

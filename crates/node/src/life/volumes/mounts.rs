@@ -7,15 +7,15 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A file system in memory; one that is there already stays.
-pub(crate) fn tmpfs(directory: &Path, limit: Option<i64>) -> io::Result<()> {
+/// A file system in memory; one that is there already stays. Whether it is new.
+pub(crate) fn tmpfs(directory: &Path, limit: Option<i64>) -> io::Result<bool> {
     if mounts_below(directory)?.iter().any(|m| m == directory) {
-        return Ok(());
+        return Ok(false);
     }
     let options = limit.map(|l| format!("size={l}"));
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("tmpfs"), directory, Some("tmpfs"), flags, options.as_deref())?;
-    Ok(())
+    Ok(true)
 }
 
 /// A `hostPath` of a type, made where the type says so. The error is for people.
