@@ -59,6 +59,16 @@ pub fn all(pod: &Pod) -> impl Iterator<Item = (Container, Kind)> {
         .chain(ephemerals(pod).map(|c| (c, Kind::Ephemeral)))
 }
 
+/// Where a container stands in its pod, for events.
+pub fn field(pod: &Pod, name: &str) -> String {
+    let list = match all(pod).find(|(c, _)| c.name == name) {
+        Some((_, Kind::Init | Kind::Sidecar)) => "initContainers",
+        Some((_, Kind::Ephemeral)) => "ephemeralContainers",
+        _ => "containers",
+    };
+    format!("spec.{list}{{{name}}}")
+}
+
 fn as_container(e: &EphemeralContainer) -> Container {
     Container {
         name: e.name.clone(),

@@ -9,6 +9,7 @@
 //! Must not decide what a pod needs: that is `plan`.
 
 mod container;
+mod contents;
 mod events;
 mod files;
 mod images;
@@ -30,7 +31,7 @@ use driver::Recorder;
 use futures::StreamExt;
 use informer::{Change, Informer, Informers};
 use k8s_openapi::api::core::v1::Container;
-use kinds::resources::{CONFIG_MAPS, ENDPOINT_SLICES, PODS, SECRETS, SERVICES};
+use kinds::resources::{ENDPOINT_SLICES, PODS, SERVICES};
 use meta::Object;
 use runtime::{PodRuntime, RuntimeEvent, SandboxStatus};
 use tokio::sync::mpsc;
@@ -41,6 +42,7 @@ use tracing::{info, warn};
 use crate::config::{Config, NodeError, Ports, at};
 use crate::lookup::{Found, PodLookup};
 use crate::probe::Target;
+use contents::Contents;
 use events::Events;
 use worker::{Input, Worker};
 
@@ -66,6 +68,7 @@ pub(crate) struct Shared {
     pub pods: Arc<Informer>,
     pub services: Arc<Informer>,
     pub slices: Arc<Informer>,
+    contents: Contents,
     /// Millicores and bytes of memory.
     pub capacity: (i64, i64),
     workers: Mutex<HashMap<String, mpsc::UnboundedSender<Input>>>,
@@ -93,6 +96,7 @@ impl Node {
             pods,
             services: informers.of(&SERVICES),
             slices: informers.of(&ENDPOINT_SLICES),
+            contents: Contents::default(),
             capacity: registration::capacity(),
             client,
             ports,
@@ -106,10 +110,6 @@ impl Node {
         shared.tasks.spawn(async move { registration::keep(&s).await });
         let s = shared.clone();
         shared.tasks.spawn(async move { s.follow_pods().await });
-        for gvr in [&CONFIG_MAPS, &SECRETS] {
-            let (s, informer) = (shared.clone(), informers.of(gvr));
-            shared.tasks.spawn(async move { s.follow_content(informer).await });
-        }
         Ok(Node { shared })
     }
 
@@ -343,26 +343,6 @@ impl Shared {
             tokio::select! {
                 () = tokio::time::sleep(RETRY) => {}
                 () = self.stop.cancelled() => return,
-            }
-        }
-    }
-
-    /// ConfigMaps and Secrets that change are written anew into the volumes that show them.
-    async fn follow_content(&self, informer: Arc<Informer>) {
-        let mut changes = informer.subscribe();
-        loop {
-            let change = tokio::select! {
-                change = changes.next() => change,
-                () = self.stop.cancelled() => return,
-            };
-            match change {
-                None => return,
-                Some(Change { old: None, new: None }) => self.send_all(&Input::Content(None)),
-                Some(change) => {
-                    if let Some(object) = change.object() {
-                        self.send_all(&Input::Content(Some(object.clone())));
-                    }
-                }
             }
         }
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::container::Parts;
 use super::images::Images;
-use super::volumes::{Mounted, Volumes};
+use super::volumes::{Mounted, Tokens, Volumes};
 use super::{Shared, withdrawal};
 use crate::facts::Facts;
 use crate::plan::Step;
@@ -76,6 +76,7 @@ pub(super) struct Steps {
     pub exists: bool,
     /// Ended when the pod must go.
     pub cancel: CancellationToken,
+    pub tokens: Arc<Tokens>,
 }
 
 impl Steps {
@@ -141,6 +142,7 @@ impl Steps {
             pod: &self.pod,
             facts,
             machine: self.machine,
+            tokens: &self.tokens,
         }
     }
 
@@ -179,9 +181,7 @@ impl Steps {
     }
 
     fn field(&self, name: &str) -> String {
-        let init = pods::inits(&self.pod).any(|c| c.name == name);
-        let list = if init { "initContainers" } else { "containers" };
-        format!("spec.{list}{{{name}}}")
+        pods::field(&self.pod, name)
     }
 
     async fn start(&self, name: &str, attempt: u32, remove: &[String]) -> Result<(), Why> {

@@ -6,6 +6,7 @@
 mod content;
 mod mounts;
 pub(crate) mod subpath;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,6 +28,7 @@ use crate::config::Config;
 use crate::facts::Facts;
 
 pub(crate) use mounts::{remove_tree, unmount_below};
+pub(crate) use tokens::Tokens;
 
 /// Version of `claims.json`.
 const VERSION: u32 = 1;
@@ -64,6 +66,7 @@ pub(crate) struct Volumes<'a> {
     pub facts: &'a Facts<'a>,
     /// Whether the pod is a virtual machine: its claims are disks.
     pub machine: bool,
+    pub tokens: &'a Tokens,
 }
 
 /// A problem with one volume, for people.

@@ -17,14 +17,15 @@ use kinds::resources::PODS;
 use meta::Object;
 use reconcile::EventKind;
 use runtime::{ContainerState, PodRuntime, SandboxStatus};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::images::Images;
 use super::steps::{Done, Outcome as Result_, Steps};
-use super::volumes::{Mounted, remove_tree, unmount_below};
+use super::volumes::{Mounted, Tokens, remove_tree, unmount_below};
 use super::{Shared, container, status};
 use crate::plan::{self, Busy, ContainerMemory, Failure, Memory, Plan, Step, View};
 use crate::pods;
@@ -49,8 +50,6 @@ pub(super) enum Input {
     Gone,
     /// Something happened in the runtime.
     Look,
-    /// A ConfigMap or Secret changed; `None`: any of them.
-    Content(Option<Arc<Object>>),
 }
 
 pub(super) struct Worker {
@@ -68,7 +67,8 @@ pub(super) struct Worker {
     images: Arc<Images>,
     probes: HashMap<String, (String, Option<Watching>)>,
     words: HashMap<String, String>,
-    written: Value,
+    /// What of the last status the API did not keep as it was written: not to be written again.
+    refused: Map<String, Value>,
     retry_status: bool,
     /// Ended when the pod must go: pulls and mounts under way are given up.
     cancel: CancellationToken,
@@ -79,6 +79,10 @@ pub(super) struct Worker {
     done: mpsc::UnboundedReceiver<Done>,
     outcomes: mpsc::Sender<Outcome>,
     probed: mpsc::Receiver<Outcome>,
+    tokens: Arc<Tokens>,
+    /// Watches ConfigMaps and Secrets.
+    _following: JoinSet<()>,
+    changed: mpsc::Receiver<()>,
 }
 
 impl Worker {
@@ -88,6 +92,11 @@ impl Worker {
         let (runtime, machine) = shared.runtime_of(&object);
         let (steps, done) = mpsc::unbounded_channel();
         let (outcomes, probed) = mpsc::channel(64);
+        let (tell, changed) = mpsc::channel(1);
+        let following = match exists {
+            true => shared.contents.follow(&shared.client, object.namespace(), &pod, &tell),
+            false => JoinSet::new(),
+        };
         let mut worker = Worker {
             images: Arc::new(Images::new(shared.client.clone(), shared.events.clone())),
             runtime_name: if machine { "qemu" } else { "containerd" }.into(),
@@ -102,7 +111,7 @@ impl Worker {
             mounted: Arc::default(),
             probes: HashMap::new(),
             words: HashMap::new(),
-            written: Value::Null,
+            refused: Map::new(),
             retry_status: false,
             cancel: CancellationToken::new(),
             carried: HashMap::new(),
@@ -111,6 +120,9 @@ impl Worker {
             done,
             outcomes,
             probed,
+            tokens: Arc::default(),
+            _following: following,
+            changed,
         };
         worker.sort();
         Some(worker)
@@ -155,6 +167,7 @@ impl Worker {
                 },
                 Some(done) = self.done.recv() => self.finished(done).await,
                 Some(outcome) = self.probed.recv() => self.probed(outcome),
+                Some(()) = self.changed.recv() => self.refresh(),
                 () = until(wake, now) => {}
                 () = tokio::time::sleep(STATUS_PAUSE), if self.retry_status => {}
             }
@@ -187,37 +200,25 @@ impl Worker {
         match input {
             Input::Pod(object) => {
                 if let Ok(pod) = object.view::<Pod>() {
+                    let old = self.object.header();
+                    let new = object.header();
+                    if (&old.labels, &old.annotations) != (&new.labels, &new.annotations) {
+                        self.refresh();
+                    }
                     self.object = object;
                     self.pod = pod;
                 }
             }
             Input::Gone => self.exists = false,
             Input::Look => self.look().await,
-            Input::Content(changed) => {
-                if self.memory.mounted && changed.is_none_or(|c| self.shows(&c)) {
-                    self.memory.refresh_at = Some(Timestamp::now());
-                }
-            }
         }
     }
 
-    /// Whether a volume shows a ConfigMap or Secret.
-    fn shows(&self, content: &Object) -> bool {
-        if content.namespace() != self.object.namespace() {
-            return false;
+    /// What volumes show has changed.
+    fn refresh(&mut self) {
+        if self.memory.mounted || self.memory.busy.contains(&Busy::Volumes) {
+            self.memory.refresh_at = Some(Timestamp::now());
         }
-        let spec = serde_json::to_value(self.pod.spec.as_ref().and_then(|s| s.volumes.clone())).unwrap_or_default();
-        let name = content.name();
-        let key = if content.header().kind == "Secret" {
-            "secret"
-        } else {
-            "configMap"
-        };
-        let names = |source: &Value| source["name"] == name || source["secretName"] == name;
-        spec.as_array().into_iter().flatten().any(|v| {
-            let projected = v["projected"]["sources"].as_array().into_iter().flatten();
-            names(&v[key]) || projected.into_iter().any(|s| names(&s[key]))
-        })
     }
 
     /// Asks the runtime what there is of this pod.
@@ -365,9 +366,7 @@ impl Worker {
 
     /// The part of the pod that events about a container are about.
     fn field(&self, name: &str) -> String {
-        let init = pods::inits(&self.pod).any(|c| c.name == name);
-        let list = if init { "initContainers" } else { "containers" };
-        format!("spec.{list}{{{name}}}")
+        pods::field(&self.pod, name)
     }
 
     fn carry_out(&mut self, plan: Plan, now: Timestamp) {
@@ -435,6 +434,7 @@ impl Worker {
             images: self.images.clone(),
             exists: self.exists,
             cancel: self.cancel.clone(),
+            tokens: self.tokens.clone(),
         }
     }
 
@@ -545,19 +545,9 @@ impl Worker {
             host_ip: &host_ip,
             words: &self.words,
         });
-        if new == self.written {
-            return;
-        }
-        let old = self.object.to_value()["status"].clone();
-        let mut changed = serde_json::Map::new();
-        for (field, value) in new.as_object().into_iter().flatten() {
-            if old.get(field).unwrap_or(&Value::Null) != value {
-                changed.insert(field.clone(), value.clone());
-            }
-        }
+        let changed = differences(&self.object.to_value()["status"], &new);
         self.retry_status = false;
-        if changed.is_empty() {
-            self.written = new;
+        if changed.is_empty() || changed == self.refused {
             return;
         }
         let patch = json!({"metadata": {"uid": self.object.uid()}, "status": changed});
@@ -565,7 +555,7 @@ impl Worker {
         let client = &self.shared.client;
         match client.merge_patch(&PODS, namespace, name, "status", &patch).await {
             Ok(object) => {
-                self.written = new;
+                self.refused = differences(&object.to_value()["status"], &new);
                 // The answer is what the watch will bring; with it the next look starts even.
                 if object.resource_version() > self.object.resource_version()
                     && let Ok(pod) = object.view::<Pod>()
@@ -609,6 +599,13 @@ impl Worker {
             warn!(%error, namespace = o.namespace(), name = o.name(), "left behind by a pod");
         }
     }
+}
+
+/// Fields of a status that are not yet as they should be.
+fn differences(old: &Value, new: &Value) -> Map<String, Value> {
+    let fields = new.as_object().into_iter().flatten();
+    let differ = fields.filter(|(field, value)| old.get(field).unwrap_or(&Value::Null) != *value);
+    differ.map(|(field, value)| (field.clone(), value.clone())).collect()
 }
 
 /// The failure to remember: its pause is its own, or twice the one before.

@@ -163,6 +163,17 @@ async fn a_pod_starts_and_the_node_is_registered() {
     let node = world.api.see(&NODES, "", "w");
     assert_eq!(condition(&node["status"], "Ready"), "True");
     assert_eq!(node["metadata"]["labels"]["size"], "small");
+    // Others may judge the pod while the node is away; the node knows better.
+    let mut judged = status["conditions"].clone();
+    for c in judged.as_array_mut().unwrap() {
+        c["status"] = "False".into();
+    }
+    world
+        .api
+        .change(&PODS, "shop", "web", &json!({"status": {"conditions": judged}}));
+    world
+        .until("ready again", |w| condition(&w.status("web"), "Ready") == "True")
+        .await;
     let found = world.node.as_ref().unwrap().find("shop", "web").await.unwrap();
     assert_eq!(found.sandbox.unwrap().containers.len(), 1);
 }
@@ -340,11 +351,12 @@ async fn readiness_and_liveness_are_followed() {
             w.status("web")["containerStatuses"][0]["restartCount"] == 1
         })
         .await;
-    assert_eq!(
-        world.events("Killing").first().map(String::as_str),
-        Some("Container a failed liveness probe, will be restarted")
-    );
-    assert!(!world.events("Unhealthy").is_empty());
+    let killing = "Container a failed liveness probe, will be restarted";
+    world
+        .until("events", |w| {
+            !w.events("Unhealthy").is_empty() && w.events("Killing").iter().any(|k| k == killing)
+        })
+        .await;
     world.fake.exec_code(0);
     world
         .until("ready again", |w| condition(&w.status("web"), "Ready") == "True")

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use super::super::files::File;
 use super::Volumes;
+use super::tokens::Token;
 use crate::pods;
 
 /// Permissions unless the volume says otherwise.
@@ -45,7 +46,7 @@ pub(super) async fn of(
         self::downward(v, downward.items.as_deref(), downward.default_mode, &mut files).map_err(failed)?;
     } else if let Some(projected) = &volume.projected {
         for source in projected.sources.iter().flatten() {
-            projection(v, source, projected.default_mode, now, refresh, &mut files)
+            projection(v, name, source, (projected.default_mode, now), refresh, &mut files)
                 .await
                 .map_err(failed)?;
         }
@@ -57,9 +58,9 @@ pub(super) async fn of(
 
 async fn projection(
     v: &Volumes<'_>,
+    volume: &str,
     source: &VolumeProjection,
-    mode: Option<i32>,
-    now: Timestamp,
+    (mode, now): (Option<i32>, Timestamp),
     refresh: &mut Option<Timestamp>,
     files: &mut Files,
 ) -> Result<(), String> {
@@ -85,7 +86,13 @@ async fn projection(
         downward(v, d.items.as_deref(), mode, files)?;
     }
     if let Some(t) = &source.service_account_token {
-        token(v, t, mode, now, refresh, files).await?;
+        let token = match v.tokens.get(volume, &t.path, now) {
+            Some(token) => token,
+            None => token(v, t, now).await?,
+        };
+        *refresh = Some(refresh.map_or(token.refresh_at, |r| r.min(token.refresh_at)));
+        put(files, &t.path, token.text.clone().into_bytes(), mode);
+        v.tokens.put(volume, &t.path, token);
     }
     Ok(())
 }
@@ -192,14 +199,7 @@ fn downward(
 }
 
 /// A token of the pod's service account, bound to the pod, written again at four fifths of its life.
-async fn token(
-    v: &Volumes<'_>,
-    source: &ServiceAccountTokenProjection,
-    mode: Option<i32>,
-    now: Timestamp,
-    refresh: &mut Option<Timestamp>,
-    files: &mut Files,
-) -> Result<(), String> {
+async fn token(v: &Volumes<'_>, source: &ServiceAccountTokenProjection, now: Timestamp) -> Result<Token, String> {
     let account = v
         .pod
         .spec
@@ -220,9 +220,12 @@ async fn token(
         .await
         .map_err(|e| format!("failed to fetch token: {}", e.message))?
         .to_value();
-    let token = made["status"]["token"].as_str().unwrap_or_default();
-    let at = now.checked_add(SignedDuration::from_secs(life * 4 / 5)).unwrap_or(now);
-    *refresh = Some(refresh.map_or(at, |r| r.min(at)));
-    put(files, &source.path, token.as_bytes().to_vec(), mode.or(Some(0o644)));
-    Ok(())
+    let status = &made["status"];
+    // The server may give less than was asked for.
+    let end = status["expirationTimestamp"].as_str().and_then(meta::time::parse);
+    let life = end.map_or(life, |end| (end.as_second() - now.as_second()).min(life).max(10));
+    Ok(Token {
+        text: status["token"].as_str().unwrap_or_default().to_owned(),
+        refresh_at: now.checked_add(SignedDuration::from_secs(life * 4 / 5)).unwrap_or(now),
+    })
 }
