@@ -31,14 +31,20 @@ pub struct Recipe {
 /// All images.
 const ALL: &[Recipe] = &[busybox::RECIPE, micro::RECIPE, debian::RECIPE, web::ONE, web::TWO];
 
-/// Images that the tests need.
-pub const FOR_TESTS: &[&str] = &["busybox", "micro-guest"];
 /// Images that the example needs.
 pub const FOR_EXAMPLE: &[&str] = &["debian-guest", "farm-shop-web-1", "farm-shop-web-2"];
 
 /// Where archives are.
 pub fn directory() -> PathBuf {
     crate::cache().join("images")
+}
+
+/// What an image is called in manifests.
+pub fn reference(name: &str) -> String {
+    match name.rsplit_once('-') {
+        Some((base, version)) if version.parse::<u32>().is_ok() => format!("allmend.local/{base}:{version}"),
+        _ => format!("allmend.local/{name}:1"),
+    }
 }
 
 /// Path of an image's archive.

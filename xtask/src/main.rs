@@ -8,6 +8,7 @@ mod images;
 mod run;
 mod test;
 mod tidy;
+mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ use anyhow::{Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask VERB
 
+  up      build, start a server with a node here, and run the example on it
+  down    stop that server; workloads keep running. --purge removes everything
   test    install what the tests need and run all of them, unit to end to end
   tidy    check the floors, the file headers and the rules of the house
   deps    install the Debian packages that building and running need
@@ -37,6 +40,8 @@ fn main() -> ExitCode {
 fn dispatch() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.first().map(String::as_str) {
+        Some("up") => up::up(),
+        Some("down") => up::down(arguments.iter().any(|a| a == "--purge")),
         Some("test") => test::run(),
         Some("tidy") => tidy::run(),
         Some("deps") => deps::install(deps::TEST),

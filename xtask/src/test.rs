@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::{deps, run, tidy};
+use crate::{deps, images, run, tidy};
 
 /// Installs what the tests need and runs all of them.
 pub fn run() -> Result<()> {
@@ -13,6 +13,7 @@ pub fn run() -> Result<()> {
     tidy::run()?;
     run::cargo(&["build", "--release", "--package", "allmend"])?;
     run::cargo(&["test", "--workspace", "--features", "store/etcd"])?;
+    images::build(&[])?;
     let binary = crate::root().join("target/release/allmend");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run::program(
@@ -28,6 +29,7 @@ pub fn run() -> Result<()> {
             ])
             .env("ALLMEND_BIN", binary)
             .env("KUBECTL", kubectl)
+            .env("ALLMEND_IMAGES", images::directory())
             .current_dir(crate::root()),
     )
 }

@@ -8,6 +8,7 @@ mod machines;
 mod mishaps;
 mod pods;
 mod services;
+mod shop;
 
 use anyhow::Result;
 use testkit::{Server, ServerOptions};
