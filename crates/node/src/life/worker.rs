@@ -3,43 +3,40 @@
 //! Must not choose what to do. Steps run beside it and report back, so that a
 //! slow pull never keeps a deletion waiting.
 
+mod probing;
+mod report;
+
 use std::collections::HashMap;
 use std::fs;
-use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::ClientExt;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Container, Pod};
-use kinds::resources::PODS;
+use k8s_openapi::api::core::v1::Pod;
 use meta::Object;
 use reconcile::EventKind;
 use runtime::{ContainerState, PodRuntime, SandboxStatus};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::Shared;
 use super::images::Images;
-use super::steps::{Done, Outcome as Result_, Steps};
+use super::steps::{Done, Outcome as Result_, Steps, Why};
 use super::volumes::{Mounted, Tokens, remove_tree, unmount_below};
-use super::{Shared, container, status};
-use crate::plan::{self, Busy, ContainerMemory, Failure, Memory, Plan, Step, View};
+use crate::plan::{self, Busy, Failure, Memory, Plan, Step, View};
 use crate::pods;
-use crate::probe::{self, Kind as Probe, Outcome, Target, Watching};
+use crate::probe::{Outcome, Watching};
 
 /// Pause after a failure that has none of its own, seconds; it doubles.
 const FIRST_PAUSE: i64 = 1;
 const LONGEST_PAUSE: i64 = 120;
+/// Pause after a failure that nothing else says when to try again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// Pause before a status is written again that the API did not take.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
-/// Largest last words (upstream: 4096 bytes).
-const WORDS_MAX: u64 = 4096;
-/// Largest end of the log that stands in for last words (upstream: 2048 bytes).
-const LOG_WORDS_MAX: u64 = 2048;
 
 /// What a worker is told.
 #[derive(Clone)]
@@ -254,116 +251,6 @@ impl Worker {
             .sort_by_key(|s| std::cmp::Reverse((s.attempt, s.created_at)));
     }
 
-    /// Containers that run get their probes; those that do not lose them.
-    fn watch_containers(&mut self) {
-        let current: Vec<(String, String)> = self
-            .sandboxes
-            .iter()
-            .flat_map(|s| &s.containers)
-            .filter(|c| c.state == ContainerState::Running)
-            .map(|c| (c.name.clone(), c.id.clone()))
-            .collect();
-        self.probes
-            .retain(|name, (id, _)| current.iter().any(|(n, i)| n == name && i == id));
-        for (name, id) in current {
-            if self.probes.get(&name).is_some_and(|(i, _)| *i == id)
-                || self.memory.busy.contains(&Busy::Container(name.clone()))
-            {
-                continue;
-            }
-            let Some((c, _)) = pods::all(&self.pod).find(|(c, _)| c.name == name) else {
-                continue;
-            };
-            let api = self.api_status(&name, &id);
-            let memory = self.memory.containers.entry(name.clone()).or_default();
-            memory.id = id.clone();
-            memory.unhealthy = None;
-            // An agent that has just started believes what the one before it found.
-            memory.started = c.startup_probe.is_none() || api.is_some_and(|(started, _)| started);
-            memory.ready = match &c.readiness_probe {
-                None => true,
-                Some(_) => api.is_some_and(|(_, ready)| ready),
-            };
-            if c.readiness_probe.is_some() && memory.ready {
-                self.carried.insert(name.clone(), 0);
-            } else {
-                self.carried.remove(&name);
-            }
-            let watching = probe::watch(&c, self.target(&c, &id), self.outcomes.clone());
-            self.probes.insert(name, (id, watching));
-        }
-    }
-
-    /// Started and ready, as the API has it of this very container.
-    fn api_status(&self, name: &str, id: &str) -> Option<(bool, bool)> {
-        let status = self.pod.status.as_ref()?;
-        let lists = [&status.container_statuses, &status.init_container_statuses];
-        let found = lists.into_iter().flatten().flatten().find(|c| c.name == name)?;
-        let same = found.container_id.as_deref().is_some_and(|i| i.ends_with(id));
-        same.then(|| (found.started == Some(true), found.ready))
-    }
-
-    fn target(&self, c: &Container, id: &str) -> Target {
-        let host = self.pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
-        let ips = self.ips();
-        let ip = if host { None } else { ips.first() };
-        super::target(c, id, ip, &self.shared.config, &self.runtime)
-    }
-
-    fn ips(&self) -> Vec<String> {
-        self.sandboxes.first().map(|s| s.ips.clone()).unwrap_or_default()
-    }
-
-    fn probed(&mut self, outcome: Outcome) {
-        let current = self
-            .memory
-            .containers
-            .get_mut(&outcome.container)
-            .filter(|m| m.id == outcome.id);
-        let Some(memory) = current else { return };
-        if outcome.event {
-            self.doubt(&outcome);
-            let field = self.field(&outcome.container);
-            let events = &self.shared.events;
-            return events.say(&self.object, &field, EventKind::Warning, "Unhealthy", &outcome.message);
-        }
-        match (outcome.kind, outcome.healthy) {
-            (Probe::Startup, true) => memory.started = true,
-            (Probe::Readiness, healthy) => {
-                memory.ready = healthy;
-                self.carried.remove(&outcome.container);
-            }
-            (Probe::Liveness, true) => {}
-            (kind, false) => {
-                let kind = if kind == Probe::Startup { "startup" } else { "liveness" };
-                memory.unhealthy = Some(format!(
-                    "Container {} failed {kind} probe, will be restarted",
-                    outcome.container
-                ));
-            }
-        }
-    }
-
-    /// A probe begins as unready, so it does not tell when a container that was ready under an
-    /// earlier agent is not any more: its failures are counted here.
-    fn doubt(&mut self, outcome: &Outcome) {
-        if outcome.kind != Probe::Readiness {
-            return;
-        }
-        let Some(failures) = self.carried.get_mut(&outcome.container) else {
-            return;
-        };
-        *failures += 1;
-        let container = pods::all(&self.pod).find(|(c, _)| c.name == outcome.container);
-        let limit = container.and_then(|(c, _)| c.readiness_probe?.failure_threshold);
-        if *failures >= limit.unwrap_or(3) {
-            self.carried.remove(&outcome.container);
-            if let Some(memory) = self.memory.containers.get_mut(&outcome.container) {
-                memory.ready = false;
-            }
-        }
-    }
-
     /// The part of the pod that events about a container are about.
     fn field(&self, name: &str) -> String {
         pods::field(&self.pod, name)
@@ -443,6 +330,7 @@ impl Worker {
         self.memory.busy.remove(&busy);
         let now = Timestamp::now();
         match (&done.step, done.outcome) {
+            (step, Result_::Failed(why)) => return self.failed(step, why, now).await,
             (Step::Mount, Result_::Mounted(mounted)) => {
                 self.memory.mounted = true;
                 self.memory.unmounted = false;
@@ -452,141 +340,65 @@ impl Worker {
                 }
                 self.mounted = Arc::new(mounted);
             }
-            (Step::Unmount, Result_::Ok) => {
+            (Step::Unmount, _) => {
                 self.memory.unmounted = true;
                 self.memory.mounted = false;
                 self.memory.mount_failure = None;
             }
-            (Step::Mount | Step::Start { .. }, Result_::Failed(_)) if self.cancel.is_cancelled() => {
-                self.look_for_all().await;
-            }
-            (Step::Mount | Step::Unmount, Result_::Failed(why)) => {
-                self.shared
-                    .events
-                    .say(&self.object, "", EventKind::Warning, why.reason, &why.message);
-                self.memory.mount_failure = Some(next(
-                    self.memory.mount_failure.as_ref(),
-                    why.reason,
-                    why.message,
-                    why.pause,
-                    now,
-                ));
-            }
-            (Step::RunSandbox { .. }, Result_::Sandbox) => {
-                self.memory.sandbox_failure = None;
-                self.look_for_all().await;
-            }
-            (Step::RunSandbox { .. }, Result_::Failed(why)) => {
-                let message = format!("Failed to create pod sandbox: {}", why.message);
-                self.shared
-                    .events
-                    .say(&self.object, "", EventKind::Warning, "FailedCreatePodSandBox", &message);
-                self.memory.sandbox_failure = Some(next(
-                    self.memory.sandbox_failure.as_ref(),
-                    why.reason,
-                    message,
-                    why.pause,
-                    now,
-                ));
-                self.look_for_all().await;
-            }
-            (Step::Start { name, .. }, Result_::Failed(why)) => {
-                let memory = self.memory.containers.entry(name.clone()).or_default();
-                memory.failure = Some(next(memory.failure.as_ref(), why.reason, why.message, why.pause, now));
-                self.look_for_all().await;
-            }
             (Step::Start { name, .. }, _) => {
-                let memory = self.memory.containers.entry(name.clone()).or_default();
-                memory.failure = None;
+                self.memory.containers.entry(name.clone()).or_default().failure = None;
                 self.look().await;
             }
-            (Step::Kill { name, .. }, outcome) => {
-                self.memory
-                    .containers
-                    .entry(name.clone())
-                    .or_insert_with(ContainerMemory::default)
-                    .kill_grace = None;
-                if let Result_::Failed(why) = outcome {
-                    self.shared.events.say(
-                        &self.object,
-                        &self.field(name),
-                        EventKind::Warning,
-                        "FailedKillPod",
-                        &why.message,
-                    );
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
+            (Step::Kill { name, .. }, _) => {
+                self.memory.containers.entry(name.clone()).or_default().kill_grace = None;
                 self.look().await;
             }
-            (Step::Finish, Result_::Ok) => self.memory.finished = true,
-            (step, outcome) => {
-                if let Result_::Failed(why) = outcome {
-                    debug!(?step, error = why.message, "step failed; trying again");
-                    // Nothing tells when to try such a step again.
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+            (Step::Finish, _) => self.memory.finished = true,
+            (step, _) => {
+                if matches!(step, Step::RunSandbox { .. }) {
+                    self.memory.sandbox_failure = None;
                 }
                 self.look_for_all().await;
             }
         }
     }
 
-    async fn write_status(&mut self, now: Timestamp) {
-        if !self.exists || self.memory.finished {
-            return;
-        }
-        self.read_words();
-        let host_ip = self.shared.config.node_ip.to_string();
-        let new = status::status(&status::Facts {
-            now,
-            pod: &self.pod,
-            sandboxes: &self.sandboxes,
-            memory: &self.memory,
-            runtime: &self.runtime_name,
-            host_ip: &host_ip,
-            words: &self.words,
-        });
-        let changed = differences(&self.object.to_value()["status"], &new);
-        self.retry_status = false;
-        if changed.is_empty() || changed == self.refused {
-            return;
-        }
-        let patch = json!({"metadata": {"uid": self.object.uid()}, "status": changed});
-        let (namespace, name) = (self.object.namespace(), self.object.name());
-        let client = &self.shared.client;
-        match client.merge_patch(&PODS, namespace, name, "status", &patch).await {
-            Ok(object) => {
-                self.refused = differences(&object.to_value()["status"], &new);
-                // The answer is what the watch will bring; with it the next look starts even.
-                if object.resource_version() > self.object.resource_version()
-                    && let Ok(pod) = object.view::<Pod>()
-                {
-                    self.object = object;
-                    self.pod = pod;
-                }
+    /// Remembers why a step failed, and when to try it again.
+    async fn failed(&mut self, step: &Step, why: Why, now: Timestamp) {
+        let memory = &mut self.memory;
+        let say = |field: &str, reason: &str, text: &str| {
+            let events = &self.shared.events;
+            events.say(&self.object, field, EventKind::Warning, reason, text);
+        };
+        match step {
+            // Given up, because the pod must go.
+            Step::Mount | Step::Start { .. } if self.cancel.is_cancelled() => {}
+            Step::Mount | Step::Unmount => {
+                say("", why.reason, &why.message);
+                memory.mount_failure = Some(next(memory.mount_failure.as_ref(), why, now));
+                return;
             }
-            Err(e) if e.is_not_found() || e.is_conflict() => debug!(error = %e.message, "the pod is gone or another"),
-            Err(e) => {
-                warn!(namespace = self.object.namespace(), name = self.object.name(), error = %e.message, "status not written; trying again");
-                self.retry_status = true;
+            Step::RunSandbox { .. } => {
+                let message = format!("Failed to create pod sandbox: {}", why.message);
+                say("", "FailedCreatePodSandBox", &message);
+                let why = Why { message, ..why };
+                memory.sandbox_failure = Some(next(memory.sandbox_failure.as_ref(), why, now));
+            }
+            Step::Start { name, .. } => {
+                let memory = memory.containers.entry(name.clone()).or_default();
+                memory.failure = Some(next(memory.failure.as_ref(), why, now));
+            }
+            Step::Kill { name, .. } => {
+                say(&pods::field(&self.pod, name), "FailedKillPod", &why.message);
+                memory.containers.entry(name.clone()).or_default().kill_grace = None;
+                tokio::time::sleep(AGAIN).await;
+            }
+            Step::StopSandbox { .. } | Step::RemoveSandbox { .. } | Step::Finish => {
+                debug!(?step, error = why.message, "step failed; trying again");
+                tokio::time::sleep(AGAIN).await;
             }
         }
-    }
-
-    /// Last words of containers that have ended.
-    fn read_words(&mut self) {
-        for c in self.sandboxes.iter().flat_map(|s| &s.containers) {
-            if c.state != ContainerState::Exited || self.words.contains_key(&c.id) {
-                continue;
-            }
-            let file = container::last_words(&self.shared.config, self.object.uid(), &c.name, c.attempt);
-            let mut text = tail(&file, WORDS_MAX);
-            let spec = pods::all(&self.pod).find(|(s, _)| s.name == c.name).map(|(s, _)| s);
-            let fallback = spec.and_then(|s| s.termination_message_policy).as_deref() == Some("FallbackToLogsOnError");
-            if text.is_empty() && fallback && c.exit_code != 0 {
-                text = plain_log(&tail(&c.log_path, LOG_WORDS_MAX * 2), LOG_WORDS_MAX);
-            }
-            self.words.insert(c.id.clone(), text);
-        }
+        self.look_for_all().await;
     }
 
     /// Takes away what the agent itself kept of the pod.
@@ -601,22 +413,15 @@ impl Worker {
     }
 }
 
-/// Fields of a status that are not yet as they should be.
-fn differences(old: &Value, new: &Value) -> Map<String, Value> {
-    let fields = new.as_object().into_iter().flatten();
-    let differ = fields.filter(|(field, value)| old.get(field).unwrap_or(&Value::Null) != *value);
-    differ.map(|(field, value)| (field.clone(), value.clone())).collect()
-}
-
 /// The failure to remember: its pause is its own, or twice the one before.
-fn next(before: Option<&Failure>, reason: &str, message: String, pause: Option<Duration>, now: Timestamp) -> Failure {
-    let delay = match pause {
+fn next(before: Option<&Failure>, why: Why, now: Timestamp) -> Failure {
+    let delay = match why.pause {
         Some(pause) => i64::try_from(pause.as_secs()).unwrap_or(FIRST_PAUSE).max(1),
         None => before.map_or(FIRST_PAUSE, |f| (f.delay * 2).min(LONGEST_PAUSE)),
     };
     Failure {
-        reason: reason.to_owned(),
-        message,
+        reason: why.reason.to_owned(),
+        message: why.message,
         retry_at: now.checked_add(SignedDuration::from_secs(delay)).unwrap_or(now),
         delay,
     }
@@ -635,30 +440,4 @@ async fn until(wake: Option<Timestamp>, now: Timestamp) {
         }
         None => std::future::pending().await,
     }
-}
-
-/// The end of a file, as text.
-fn tail(path: &Path, most: u64) -> String {
-    let Ok(mut file) = fs::File::open(path) else {
-        return String::new();
-    };
-    let length = file.metadata().map_or(0, |m| m.len());
-    let mut bytes = Vec::new();
-    let read = file.seek(SeekFrom::Start(length.saturating_sub(most)));
-    if read.and_then(|_| file.take(most).read_to_end(&mut bytes)).is_err() {
-        return String::new();
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// What was printed, without the times and tags of the log's lines.
-fn plain_log(text: &str, most: u64) -> String {
-    let lines = text.lines().filter_map(|l| l.splitn(4, ' ').nth(3));
-    let plain = lines.collect::<Vec<_>>().join("\n");
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let start = plain.len().saturating_sub(most);
-    let start = (start..plain.len())
-        .find(|i| plain.is_char_boundary(*i))
-        .unwrap_or(plain.len());
-    plain[start..].to_owned()
 }
