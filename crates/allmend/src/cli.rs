@@ -290,6 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn every_flag_and_kind_is_documented() {
+        let flags = include_str!("../../../docs/flags.md");
+        let command = Cli::command();
+        let server = command.find_subcommand("server").unwrap();
+        for flag in server.get_arguments().filter_map(clap::Arg::get_long) {
+            assert!(flags.contains(&format!("`--{flag}")), "docs/flags.md lacks --{flag}");
+        }
+        let documented = include_str!("../../../docs/kinds.md");
+        for kind in kinds::all() {
+            let resource = format!("`{}` (", kind.plural);
+            let silent = !kind.verbs.contains(&"get");
+            assert!(
+                silent || documented.contains(&resource),
+                "docs/kinds.md lacks {}",
+                kind.kind
+            );
+        }
+    }
+
+    #[test]
     fn modes_are_octal() {
         assert_eq!(parse_mode("644"), Ok(0o644));
         assert!(parse_mode("9").is_err() && parse_mode("1777").is_err());
