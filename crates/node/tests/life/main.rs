@@ -266,7 +266,11 @@ async fn deletion_has_an_order() {
     let left = || fs::read_dir(world.dir.path().join("agent/pods")).unwrap().count();
     world.until("directory", |_| left() == 0).await;
     // Another pod by the same name is another pod.
-    world.pod("web", main_container("web:1"));
+    world.api.put(
+        &PODS,
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop", "uid": "second"},
+            "spec": {"nodeName": "w", "containers": [{"name": "a", "image": "web:1"}]}}),
+    );
     world.until("running again", |w| phase(w, "web") == "Running").await;
 }
 
