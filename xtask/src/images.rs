@@ -34,6 +34,8 @@ const ALL: &[Recipe] = &[busybox::RECIPE, micro::RECIPE, debian::RECIPE, web::ON
 /// Images that the example needs.
 pub const FOR_EXAMPLE: &[&str] = &["debian-guest", "farm-shop-web-1", "farm-shop-web-2"];
 
+pub use micro::kernel_tree;
+
 /// Where archives are.
 pub fn directory() -> PathBuf {
     crate::cache().join("images")

@@ -12,10 +12,15 @@ pub fn run() -> Result<()> {
     let kubectl = deps::kubectl()?;
     tidy::run()?;
     run::cargo(&["build", "--release", "--package", "allmend"])?;
-    run::cargo(&["test", "--workspace", "--features", "store/etcd"])?;
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    run::program(
+        Command::new(&cargo)
+            .args(["test", "--workspace", "--features", "store/etcd"])
+            .env("ALLMEND_TEST_KERNEL", images::kernel_tree()?)
+            .current_dir(crate::root()),
+    )?;
     images::build(&[])?;
     let binary = crate::root().join("target/release/allmend");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run::program(
         Command::new(cargo)
             .args([

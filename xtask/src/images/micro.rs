@@ -31,7 +31,7 @@ pub const RECIPE: Recipe = Recipe {
 };
 
 fn build(file: &Path, work: &Path) -> Result<()> {
-    let kernel = kernel(work)?;
+    let kernel = kernel()?;
     let initrd = work.join("initrd");
     fs::create_dir_all(initrd.join("etc"))?;
     busybox::install(&initrd, work)?;
@@ -47,32 +47,45 @@ fn build(file: &Path, work: &Path) -> Result<()> {
 }
 
 /// A kernel as its package has it.
-pub struct Kernel {
+struct Kernel {
     /// The bootable image.
-    pub image: PathBuf,
+    image: PathBuf,
     /// `lib/modules/<version>`.
-    pub modules: PathBuf,
+    modules: PathBuf,
 }
 
-/// Debian's cloud kernel, unpacked.
-pub fn kernel(work: &Path) -> Result<Kernel> {
+/// Debian's cloud kernel, unpacked and kept until there is a newer one.
+pub fn kernel_tree() -> Result<PathBuf> {
     let package = kernel_package()?;
-    let unpacked = work.join("kernel");
-    unpack(&package, work, &unpacked)?;
+    let tree = crate::cache()
+        .join("kernel")
+        .join(format!("{package}_{}", candidate(&package)?));
+    if !tree.exists() {
+        let work = tree.with_extension("new");
+        let _ = fs::remove_dir_all(&work);
+        fs::create_dir_all(&work)?;
+        unpack(&package, &work, &work.join("tree"))?;
+        fs::rename(work.join("tree"), &tree)?;
+        fs::remove_dir_all(&work)?;
+    }
+    Ok(tree)
+}
+
+fn kernel() -> Result<Kernel> {
+    let tree = kernel_tree()?;
     let first = |directory: &str, start: &str| -> Result<PathBuf> {
-        let entries =
-            fs::read_dir(unpacked.join(directory)).with_context(|| format!("{package} has no {directory}"))?;
+        let path = tree.join(directory);
+        let entries = fs::read_dir(&path).with_context(|| format!("read {}", path.display()))?;
         let entry = entries
             .flatten()
             .find(|e| e.file_name().to_string_lossy().starts_with(start));
         Ok(entry
-            .with_context(|| format!("{package} has no {directory}/{start}*"))?
+            .with_context(|| format!("{} has no {start}*", path.display()))?
             .path())
     };
-    let modules = first("lib/modules", "").or_else(|_| first("usr/lib/modules", ""))?;
     Ok(Kernel {
+        modules: first("lib/modules", "").or_else(|_| first("usr/lib/modules", ""))?,
         image: first("boot", "vmlinuz")?,
-        modules,
     })
 }
 

@@ -118,10 +118,10 @@ fn what_does_not_fit_is_cut_and_says_so() {
 proptest! {
     #[test]
     fn any_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        if let Ok(query) = Message::from_vec(&bytes) {
-            if let Some(response) = answer(&records(), &query) {
-                prop_assert_eq!(response.metadata.id, query.metadata.id);
-            }
+        if let Ok(query) = Message::from_vec(&bytes)
+            && let Some(response) = answer(&records(), &query)
+        {
+            prop_assert_eq!(response.metadata.id, query.metadata.id);
         }
     }
 

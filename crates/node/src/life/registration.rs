@@ -47,7 +47,7 @@ pub(super) async fn keep(shared: &Shared) {
     let mut last = Value::Null;
     let mut turn = 0u32;
     loop {
-        let due = turn % REPORT_EVERY == 0;
+        let due = turn.is_multiple_of(REPORT_EVERY);
         match report(shared, &mut last, due).await {
             Ok(()) => turn = turn.wrapping_add(1),
             Err(e) => warn!(error = %e.message, "the node's state was not written; trying again"),
