@@ -212,6 +212,8 @@ impl PodRuntime for Fake {
             let mut state = self.lock();
             let name = state.container(id).map(|c| c.name.clone()).unwrap_or_default();
             state.journal.push(format!("stop {name}"));
+            // The next attempt is well.
+            state.exec = 0;
             state.end(id, 137);
         }
         self.tell();

@@ -361,7 +361,6 @@ async fn readiness_and_liveness_are_followed() {
             !w.events("Unhealthy").is_empty() && w.events("Killing").iter().any(|k| k == killing)
         })
         .await;
-    world.fake.exec_code(0);
     world
         .until("ready again", |w| condition(&w.status("web"), "Ready") == "True")
         .await;
