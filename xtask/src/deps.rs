@@ -26,6 +26,7 @@ pub const TEST: &[Need] = &[
     ("conntrack", "conntrack"),
     ("etcd", "etcd-server"),
     ("busybox", "busybox-static"),
+    ("docker-registry", "docker-registry"),
     ("cpio", "cpio"),
     ("debootstrap", "debootstrap"),
     ("depmod", "kmod"),

@@ -5,7 +5,8 @@ use testkit::{Server, until};
 
 use crate::{MACHINE, POD, sleeper, with_node};
 
-const MICRO: &str = r##"
+/// A machine that counts its boots on a claim of its own, with a Service.
+pub const MICRO: &str = r##"
 apiVersion: kubevirt.io/v1
 kind: VirtualMachine
 metadata: {name: micro}
@@ -61,7 +62,8 @@ fn page(server: &Server) -> Result<String> {
     ])
 }
 
-fn wait_page(server: &Server) -> Result<String> {
+/// What the machine says of itself, once it does.
+pub fn wait_page(server: &Server) -> Result<String> {
     until("the machine's page through its Service", MACHINE, || {
         page(server).map_err(|e| e.to_string())
     })
@@ -113,7 +115,7 @@ fn a_machine_boots_serves_and_keeps_its_data() -> Result<()> {
 }
 
 /// The micro guest prints `boots: N` on its page.
-fn boots(page: &str) -> u32 {
+pub fn boots(page: &str) -> u32 {
     page.split("boots:")
         .nth(1)
         .and_then(|r| r.split_whitespace().next()?.parse().ok())

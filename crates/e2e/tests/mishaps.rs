@@ -2,11 +2,13 @@
 
 use std::process::Command;
 
-use anyhow::{Result, ensure};
-use testkit::Server;
+use std::time::Duration;
 
-use crate::api_only;
-use crate::{POD, sleeper, with_node};
+use anyhow::{Context, Result, ensure};
+use testkit::{Server, until};
+
+use crate::machines::{MICRO, boots, wait_page};
+use crate::{POD, api_only, sleeper, with_node};
 
 fn refused(arguments: &[&str]) -> Result<String> {
     let output = Command::new(Server::binary()).args(arguments).output()?;
@@ -74,4 +76,95 @@ fn containers_outlive_the_server_killed_at_random_moments() -> Result<()> {
     ensure!(id(&kubectl)? == before, "the container is the same one");
     ensure!(kubectl.ok(&["exec", "steady", "--", "echo", "alive"])? == "alive\n");
     Ok(())
+}
+
+/// Numbers that look random, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Server (which is also the agent), containerd and the machine's supervisor are killed again and
+/// again while objects are written: what was acknowledged is there, and nothing died with them.
+#[test]
+fn nothing_is_lost_when_any_process_is_killed_fifty_times() -> Result<()> {
+    let mut server = with_node()?;
+    server.import(&["micro-guest"])?;
+    let kubectl = server.kubectl();
+    kubectl.apply(MICRO)?;
+    kubectl.apply(&sleeper("client"))?;
+    kubectl.wait(&["--for=condition=Ready", "pod/client"], POD)?;
+    let page = wait_page(&server)?;
+    let state = |k: &testkit::Kubectl| -> Result<String> {
+        let pod = k.json(&["get", "pod", "client"])?;
+        let vmi = k.json(&["get", "vmi", "micro"])?;
+        let status = &pod["status"]["containerStatuses"][0];
+        Ok(format!(
+            "{} {} {}",
+            status["containerID"], status["restartCount"], vmi["metadata"]["uid"]
+        ))
+    };
+    let before = state(&kubectl)?;
+    let mut dice = Dice(20_260_101);
+    let mut acknowledged = Vec::new();
+    for round in 0..50 {
+        let name = format!("note-{round}");
+        let mut writing = kubectl.start(&["create", "configmap", &name, "--from-literal=round=1"])?;
+        // Somewhere within the write, or after it.
+        std::thread::sleep(Duration::from_millis(dice.below(150)));
+        match dice.below(3) {
+            0 => {
+                server.kill()?;
+                server.launch()?;
+            }
+            1 => server
+                .processes("containerd")
+                .into_iter()
+                .try_for_each(Server::kill_process)?,
+            _ => server
+                .processes("machine-supervisor")
+                .into_iter()
+                .try_for_each(Server::kill_process)?,
+        }
+        if writing.wait()?.success() {
+            acknowledged.push(name);
+        }
+    }
+    ensure!(
+        acknowledged.len() >= 20,
+        "only {} writes got through",
+        acknowledged.len()
+    );
+    let there = kubectl.ok(&["get", "configmaps", "-o", "name"])?;
+    for name in &acknowledged {
+        ensure!(
+            there.contains(&format!("configmap/{name}\n")),
+            "{name} was acknowledged and is gone"
+        );
+    }
+    until("containerd and the supervisor to be back", POD, || {
+        let alive = kubectl
+            .ok(&["exec", "client", "--", "echo", "alive"])
+            .map_err(|e| e.to_string())?;
+        match (alive.as_str(), server.processes("machine-supervisor").len()) {
+            ("alive\n", 1) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    ensure!(
+        boots(&wait_page(&server)?) == boots(&page),
+        "the machine never went down"
+    );
+    let after = state(&kubectl)?;
+    ensure!(after == before, "{before} then {after}");
+    // Everything can still be taken away in the ordinary way, and leaves nothing.
+    kubectl.ok(&["delete", "vm/micro", "pod/client", "pvc/micro-data", "--timeout=90s"])?;
+    server.purge().context("purge")
 }

@@ -127,6 +127,80 @@ fn a_missing_image_is_named_and_backed_off() -> Result<()> {
     Ok(())
 }
 
+/// A registry on loopback; it ends with the test.
+struct Registry {
+    child: std::process::Child,
+    address: String,
+    _files: tempfile::TempDir,
+}
+
+impl Registry {
+    fn start() -> Result<Self> {
+        let files = tempfile::tempdir()?;
+        let address = {
+            let free = std::net::TcpListener::bind("127.0.0.1:0")?;
+            free.local_addr()?.to_string()
+        };
+        let config = files.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: \"{address}\"}}\n",
+            files.path().join("data").display()
+        );
+        std::fs::write(&config, text)?;
+        let child = std::process::Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .context("start docker-registry")?;
+        let registry = Registry {
+            child,
+            address,
+            _files: files,
+        };
+        until("the registry", POD, || {
+            TcpStream::connect(&registry.address).map_err(|e| e.to_string())
+        })?;
+        Ok(registry)
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn an_image_is_pulled_from_a_registry() -> Result<()> {
+    let server = with_node()?;
+    let registry = Registry::start()?;
+    let image = format!("{}/farm/tools:1", registry.address);
+    let socket = server.data_dir().join("run/containerd/containerd.sock");
+    let ctr = |arguments: &[&str]| -> Result<()> {
+        let mut command = std::process::Command::new("ctr");
+        let output = command
+            .arg("-a")
+            .arg(&socket)
+            .args(["-n", "k8s.io", "images"])
+            .args(arguments)
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    };
+    ctr(&["tag", "allmend.local/busybox:1", &image])?;
+    ctr(&["push", "--plain-http", &image])?;
+    ctr(&["rm", &image])?;
+    let kubectl = server.kubectl();
+    kubectl.apply(&sleeper("pulled").replace("allmend.local/busybox:1", &image))?;
+    kubectl.wait(&["--for=condition=Ready", "pod/pulled"], POD)?;
+    let events = kubectl.ok(&["get", "events", "--field-selector=involvedObject.name=pulled"])?;
+    ensure!(events.contains("Successfully pulled image"), "{events}");
+    Ok(())
+}
+
 #[test]
 fn a_failing_container_is_restarted_with_back_off() -> Result<()> {
     let server = with_node()?;

@@ -153,6 +153,59 @@ impl Server {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Processes of this server whose command line has a word with `part` in it, such as
+    /// `containerd` or `machine-supervisor`.
+    pub fn processes(&self, part: &str) -> Vec<u32> {
+        let directory = self.data_dir().to_string_lossy().into_owned();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = entries.filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+        let ours = |pid: &u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains(&directory) && line.split('\0').take(2).any(|w| w.ends_with(part))
+        };
+        pids.filter(ours).collect()
+    }
+
+    /// Kills one process as the kernel's OOM killer would.
+    pub fn kill_process(pid: u32) -> Result<()> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("pid")?;
+        // It may have ended by itself.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        Ok(())
+    }
+
+    /// Removes all that runs and all data; then nothing of it may be left on the host.
+    pub fn purge(&mut self) -> Result<()> {
+        self.kill()?;
+        self.allmend(&["purge", "--yes"])?;
+        let directory = self.data_dir().to_string_lossy().into_owned();
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let run = |program: &str, arguments: &[&str]| -> Result<String> {
+            let output = Command::new(program).args(arguments).output()?;
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        };
+        let mut left: Vec<String> = mounts
+            .lines()
+            .filter(|l| l.contains(&directory))
+            .map(str::to_owned)
+            .collect();
+        let loops = run("losetup", &["-a"])?;
+        left.extend(loops.lines().filter(|l| l.contains(&directory)).map(str::to_owned));
+        // Nodes take turns, so whatever has such a name is ours.
+        let tables = run("nft", &["list", "tables"])?;
+        left.extend(tables.lines().filter(|l| l.contains(" allmend-")).map(str::to_owned));
+        left.extend(self.processes("").iter().map(|pid| format!("process {pid}")));
+        if self.data_dir().exists() {
+            left.push(directory);
+        }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            bail!("left behind: {}", left.join("; "))
+        }
+    }
+
     /// Where the server keeps everything.
     pub fn data_dir(&self) -> PathBuf {
         self.data.path().join("d")
