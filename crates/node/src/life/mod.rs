@@ -128,7 +128,8 @@ impl Shared {
         let machine = pod.annotations().get(RUNTIME).is_some_and(|r| r == "qemu");
         match &self.ports.machines {
             Some(machines) if machine => (machines.clone(), true),
-            _ => (self.ports.containers.clone(), false),
+            // Without a runtime for machines their sandboxes are refused.
+            _ => (self.ports.containers.clone(), machine),
         }
     }
 

@@ -160,6 +160,10 @@ impl Steps {
     }
 
     async fn run_sandbox(&self, attempt: u32) -> Outcome {
+        if self.machine && self.shared.ports.machines.is_none() {
+            let message = "this node cannot run virtual machines; schedule the pod on another";
+            return Outcome::Failed(why("FailedCreatePodSandBox", message));
+        }
         let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
         let config = sandbox::config(&self.shared.config, &self.object, &self.pod, attempt, &resolv);
         if let Err(e) = std::fs::create_dir_all(&config.log_directory) {

@@ -33,6 +33,8 @@ use crate::probe::{Outcome, Watching};
 /// Pause after a failure that has none of its own, seconds; it doubles.
 const FIRST_PAUSE: i64 = 1;
 const LONGEST_PAUSE: i64 = 120;
+/// Pause before a runtime is asked again that did not answer.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// Pause after a failure that nothing else says when to try again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Pause before a status is written again that the API did not take.
@@ -67,6 +69,8 @@ pub(super) struct Worker {
     /// What of the last status the API did not keep as it was written: not to be written again.
     refused: Map<String, Value>,
     retry_status: bool,
+    /// The runtime did not say how the pod is.
+    blind: bool,
     /// Ended when the pod must go: pulls and mounts under way are given up.
     cancel: CancellationToken,
     /// Failures of readiness probes that an earlier agent had seen succeed.
@@ -110,6 +114,7 @@ impl Worker {
             words: HashMap::new(),
             refused: Map::new(),
             retry_status: false,
+            blind: false,
             cancel: CancellationToken::new(),
             carried: HashMap::new(),
             said_backoff: HashMap::new(),
@@ -167,6 +172,7 @@ impl Worker {
                 Some(()) = self.changed.recv() => self.refresh(),
                 () = until(wake, now) => {}
                 () = tokio::time::sleep(STATUS_PAUSE), if self.retry_status => {}
+                () = tokio::time::sleep(LOOK_PAUSE), if self.blind => self.look_for_all().await,
             }
         }
     }
@@ -220,6 +226,7 @@ impl Worker {
 
     /// Asks the runtime what there is of this pod.
     async fn look(&mut self) {
+        self.blind = false;
         let mut fresh = Vec::new();
         for sandbox in &self.sandboxes {
             match self.runtime.sandbox(&sandbox.id).await {
@@ -227,6 +234,7 @@ impl Worker {
                 Ok(None) => {}
                 Err(error) => {
                     debug!(%error, "the runtime does not say; what was known stays");
+                    self.blind = true;
                     fresh.push(sandbox.clone());
                 }
             }
@@ -239,10 +247,14 @@ impl Worker {
     async fn look_for_all(&mut self) {
         match self.runtime.list().await {
             Ok(all) => {
+                self.blind = false;
                 self.sandboxes = all.into_iter().filter(|s| s.pod_uid == self.object.uid()).collect();
                 self.sort();
             }
-            Err(error) => debug!(%error, "the runtime does not say; what was known stays"),
+            Err(error) => {
+                debug!(%error, "the runtime does not say; what was known stays");
+                self.blind = true;
+            }
         }
     }
 

@@ -427,6 +427,21 @@ async fn what_must_not_be_root_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn machines_need_a_node_that_can_run_them() {
+    let world = World::new().await;
+    world.api.put(
+        &PODS,
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": {"nodeName": "w", "containers": [{"name": "compute",
+            "image": "machine:1"}]}, "metadata": {"name": "vm", "namespace": "shop", "uid": "vm",
+            "annotations": {"machines.allmend.io/runtime": "qemu"}}}),
+    );
+    world
+        .until("refused", |w| !w.events("FailedCreatePodSandBox").is_empty())
+        .await;
+    assert!(world.fake.sandboxes().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_name_two_pods() {
     let world = World::new().await;
     world.pod("web", main_container("web:1"));
