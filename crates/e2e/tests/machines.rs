@@ -168,3 +168,35 @@ fn a_missing_claim_is_named() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn a_disk_that_cannot_be_read_is_named() -> Result<()> {
+    let server = with_node()?;
+    let kubectl = server.kubectl();
+    // An image without a disk in it, and one that is nowhere.
+    for (name, image, words) in [
+        ("hollow", "allmend.local/busybox:1", "disk"),
+        ("nowhere", "127.0.0.1:1/none/such:9", "nowhere"),
+    ] {
+        kubectl.apply(&format!(
+            r#"{{"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {{"name": "{name}"}},
+            "spec": {{"runStrategy": "Always", "template": {{"spec": {{
+                "domain": {{"memory": {{"guest": "64Mi"}}, "devices": {{"disks": [{{"name": "system", "disk": {{"bus": "virtio"}}}}]}}}},
+                "volumes": [{{"name": "system", "containerDisk": {{"image": "{image}"}}}}]}}}}}}}}"#
+        ))?;
+        let told = until("the reason", POD, || {
+            let vmi = kubectl.json(&["get", "vmi", name]).map_err(|e| e.to_string())?;
+            let events = kubectl.ok(&["get", "events"]).map_err(|e| e.to_string())?;
+            let said = format!("{} {events}", vmi["status"]["conditions"]);
+            if said.contains("system") && said.contains(words) {
+                Ok(said)
+            } else {
+                Err(said)
+            }
+        })?;
+        ensure!(told.contains("system"), "{told}");
+    }
+    let node = kubectl.ok(&["get", "nodes", "--no-headers"])?;
+    ensure!(node.contains(" Ready "), "{node}");
+    Ok(())
+}

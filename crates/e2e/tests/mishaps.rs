@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use testkit::{Server, until};
+use testkit::{Server, ServerOptions, until};
 
 use crate::machines::{MICRO, boots, wait_page};
 use crate::{POD, api_only, sleeper, with_node};
@@ -114,24 +114,23 @@ fn nothing_is_lost_when_any_process_is_killed_fifty_times() -> Result<()> {
     let before = state(&kubectl)?;
     let mut dice = Dice(20_260_101);
     let mut acknowledged = Vec::new();
+    let mut killed = [0; 3];
     for round in 0..50 {
         let name = format!("note-{round}");
         let mut writing = kubectl.start(&["create", "configmap", &name, "--from-literal=round=1"])?;
         // Somewhere within the write, or after it.
         std::thread::sleep(Duration::from_millis(dice.below(150)));
-        match dice.below(3) {
-            0 => {
-                server.kill()?;
-                server.launch()?;
-            }
-            1 => server
-                .processes("containerd")
-                .into_iter()
-                .try_for_each(Server::kill_process)?,
-            _ => server
-                .processes("machine-supervisor")
-                .into_iter()
-                .try_for_each(Server::kill_process)?,
+        let victim = dice.below(3);
+        let pids = match victim {
+            0 => server.pid().into_iter().collect(),
+            1 => server.processes("containerd"),
+            _ => server.processes("machine-supervisor"),
+        };
+        killed[usize::try_from(victim)?] += pids.len();
+        pids.into_iter().try_for_each(Server::kill_process)?;
+        if victim == 0 {
+            server.kill()?;
+            server.launch()?;
         }
         if writing.wait()?.success() {
             acknowledged.push(name);
@@ -167,4 +166,46 @@ fn nothing_is_lost_when_any_process_is_killed_fifty_times() -> Result<()> {
     // Everything can still be taken away in the ordinary way, and leaves nothing.
     kubectl.ok(&["delete", "vm/micro", "pod/client", "pvc/micro-data", "--timeout=90s"])?;
     server.purge().context("purge")
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_recovers() -> Result<()> {
+    let server = Server::start(ServerOptions {
+        api_only: true,
+        disk_mib: Some(64),
+        ..ServerOptions::default()
+    })?;
+    let kubectl = server.kubectl();
+    let filler = server.data_dir().join("filler");
+    std::fs::write(&filler, vec![0u8; 24 << 20])?;
+    let large = "x".repeat(700 << 10);
+    let create = |name: &str| {
+        let map = serde_json::json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+            "data": {"large": large}});
+        kubectl.run(&["create", "-f", "-"], &map.to_string())
+    };
+    let mut refused = None;
+    for i in 0..200 {
+        let ran = create(&format!("large-{i}"))?;
+        if !ran.ok {
+            refused = Some((i, ran.stderr));
+            break;
+        }
+    }
+    let (count, why) = refused.context("200 times 700 KiB fitted into 40 MiB")?;
+    ensure!(why.contains("disk") || why.contains("space"), "{why}");
+    let listed = kubectl.ok(&["get", "configmaps", "-o", "name"])?;
+    ensure!(
+        listed.matches("large-").count() == count,
+        "what was acknowledged can be read: {listed}"
+    );
+    std::fs::remove_file(&filler)?;
+    until("writes to be taken again", Duration::from_secs(30), || {
+        let ran = create("after").map_err(|e| e.to_string())?;
+        if ran.ok || ran.stderr.contains("AlreadyExists") {
+            Ok(())
+        } else {
+            Err(ran.stderr)
+        }
+    })
 }

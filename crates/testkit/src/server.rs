@@ -22,6 +22,8 @@ pub struct ServerOptions {
     pub api_only: bool,
     /// More flags.
     pub flags: Vec<String>,
+    /// Keep the data on a file system of its own with so many MiB.
+    pub disk_mib: Option<u32>,
 }
 
 /// A running server. Dropped, it and all that it made are gone.
@@ -53,6 +55,18 @@ impl Server {
             data,
             _turn: turn,
         };
+        if let Some(size) = server.options.disk_mib {
+            fs::create_dir(server.data_dir())?;
+            let options = format!("size={size}m");
+            let mut mount = Command::new("mount");
+            let status = mount
+                .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+                .arg(server.data_dir())
+                .status()?;
+            if !status.success() {
+                bail!("mount a tmpfs: {status}");
+            }
+        }
         server.launch()?;
         Ok(server)
     }
@@ -270,6 +284,13 @@ impl Drop for Server {
         // Containers, machines, mounts and namespaces outlive the server by design.
         if let Err(error) = self.allmend(&["purge", "--yes"]) {
             eprintln!("clean up {}: {error:#}", self.data.path().display());
+        }
+        if self.options.disk_mib.is_some() {
+            let _ = Command::new("umount")
+                .arg("-l")
+                .arg(self.data_dir())
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }
