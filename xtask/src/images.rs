@@ -7,9 +7,10 @@ mod archive;
 mod busybox;
 mod debian;
 mod micro;
+mod packages;
 mod web;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -74,7 +75,15 @@ fn one(recipe: &Recipe) -> Result<()> {
     let key = hex(&Sha256::digest(inputs.as_bytes()));
     let archive = path(recipe.name);
     let stamp = archive.with_extension("key");
-    if archive.exists() && fs::read_to_string(&stamp).is_ok_and(|k| k == key) {
+    let is_there = || archive.exists() && fs::read_to_string(&stamp).is_ok_and(|k| k == key);
+    if is_there() {
+        return Ok(());
+    }
+    // Another run may be building it just now.
+    let lock = archive.with_extension("lock");
+    let lock = File::create(&lock).with_context(|| format!("make {}", lock.display()))?;
+    lock.lock().context("wait for another build of the image")?;
+    if is_there() {
         return Ok(());
     }
     println!("building the image {}", recipe.name);
@@ -91,46 +100,6 @@ fn one(recipe: &Recipe) -> Result<()> {
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Version of the package that apt would install.
-fn candidate(package: &str) -> Result<String> {
-    let text = run::output(Command::new("apt-cache").args(["policy", package]))?;
-    let version = text.lines().find_map(|l| l.trim().strip_prefix("Candidate: "));
-    match version {
-        Some(v) if v != "(none)" => Ok(v.to_owned()),
-        _ => bail!("apt knows no package {package}: run apt-get update"),
-    }
-}
-
-/// Downloads a package and unpacks it, without installing it.
-fn unpack(package: &str, work: &Path, into: &Path) -> Result<()> {
-    fs::create_dir_all(into)?;
-    // apt drops its rights for downloads; a directory of root's would only make it warn.
-    let directory = work.join(format!("deb-{package}"));
-    fs::create_dir_all(&directory)?;
-    run::program(
-        Command::new("apt-get")
-            .args(["download", "-qq", "-o", "APT::Sandbox::User=root", package])
-            .current_dir(&directory),
-    )?;
-    let file = fs::read_dir(&directory)?
-        .flatten()
-        .find(|e| e.file_name().to_string_lossy().ends_with(".deb"));
-    let file = file
-        .with_context(|| format!("apt-get download {package} left no file"))?
-        .path();
-    run::program(Command::new("dpkg-deb").arg("-x").arg(file).arg(into))
-}
-
-/// The package of the kernel that Debian's cloud images run.
-fn kernel_package() -> Result<String> {
-    let text = run::output(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]))?;
-    let package = text.lines().find_map(|l| l.trim().strip_prefix("Depends: "));
-    let package = package.filter(|p| p.starts_with("linux-image-"));
-    Ok(package
-        .context("apt knows no linux-image-cloud-amd64: run apt-get update")?
-        .to_owned())
 }
 
 /// Copies the shared libraries of a program, the loader among them, to where it looks for them.

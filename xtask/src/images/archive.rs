@@ -12,11 +12,11 @@ use sha2::{Digest, Sha256};
 use super::hex;
 use crate::run;
 
-/// Writes `root` as the image `name` to `archive`.
-pub fn write(archive: &Path, work: &Path, name: &str, root: &Path, config: &Value) -> Result<()> {
+/// Writes `root` as the image `name` to `archive`; all files belong to `owner`.
+pub fn write(archive: &Path, work: &Path, name: &str, (root, owner): (&Path, u32), config: &Value) -> Result<()> {
     let image = work.join("image");
     fs::create_dir_all(&image)?;
-    tar(&image.join("layer.tar"), root, &[])?;
+    tar(&image.join("layer.tar"), root, owner, false)?;
     let layer = digest(&image.join("layer.tar"))?;
     let config = json!({
         "architecture": "amd64", "os": "linux", "created": "1970-01-01T00:00:00Z",
@@ -28,27 +28,22 @@ pub fn write(archive: &Path, work: &Path, name: &str, root: &Path, config: &Valu
     fs::write(image.join(&config_name), config)?;
     let manifest = json!([{"Config": config_name, "RepoTags": [name], "Layers": ["layer.tar"]}]);
     fs::write(image.join("manifest.json"), manifest.to_string())?;
-    tar(archive, &image, &["manifest.json"])
+    tar(archive, &image, 0, true)
 }
 
-fn tar(file: &Path, directory: &Path, first: &[&str]) -> Result<()> {
+/// `flat`: names without a leading `./`, as readers of docker archives look for them.
+fn tar(file: &Path, directory: &Path, owner: u32, flat: bool) -> Result<()> {
     let mut command = Command::new("tar");
-    command.args([
-        "--sort=name",
-        "--mtime=@0",
-        "--numeric-owner",
-        "--owner=0",
-        "--group=0",
-        "--format=posix",
-    ]);
+    command.args(["--sort=name", "--mtime=@0", "--numeric-owner", "--format=posix"]);
+    command.args([format!("--owner={owner}"), format!("--group={owner}")]);
     command.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
     command.arg("-cf").arg(file).arg("-C").arg(directory);
-    if first.is_empty() {
-        command.arg(".");
-    } else {
+    if flat {
         let mut names: Vec<_> = fs::read_dir(directory)?.flatten().map(|e| e.file_name()).collect();
         names.sort();
         command.args(names);
+    } else {
+        command.arg(".");
     }
     run::program(&mut command)
 }

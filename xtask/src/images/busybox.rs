@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::Result;
 use serde_json::json;
 
-use super::{Recipe, archive, candidate, unpack};
+use super::packages::{candidate, unpack};
+use super::{Recipe, archive};
 use crate::run;
 
 pub const RECIPE: Recipe = Recipe {
@@ -48,5 +49,5 @@ fn build(file: &Path, work: &Path) -> Result<()> {
     let root = work.join("root");
     install(&root, work)?;
     let config = json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]});
-    archive::write(file, work, "allmend.local/busybox:1", &root, &config)
+    archive::write(file, work, "allmend.local/busybox:1", (&root, 0), &config)
 }

@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::json;
 
-use super::{Recipe, archive, kernel_package};
+use super::packages::{candidates, sources};
+use super::{Recipe, archive};
 use crate::run;
 
 const SETUP: &str = include_str!("../../guests/debian/setup");
@@ -18,6 +19,7 @@ const PACKAGES: &[&str] = &[
     "udev",
     "dbus",
     "netbase",
+    "libnss-myhostname",
     "ifupdown",
     "isc-dhcp-client",
     "iproute2",
@@ -35,24 +37,33 @@ const PACKAGES: &[&str] = &[
 ];
 /// Size of the disk; the guest's own, data belongs on volumes.
 const SIZE: &str = "2560M";
+/// Who KubeVirt's machines run as, and so who must be able to read the disk.
+const USER: u32 = 107;
 /// Where the partition begins.
 const START: u64 = 1 << 20;
 
 pub const RECIPE: Recipe = Recipe {
     name: "debian-guest",
-    inputs: || Ok(format!("1 {} {SETUP}{EXTLINUX}{PACKAGES:?}{SIZE}", kernel_package()?)),
+    inputs: || {
+        Ok(format!(
+            "2 {:?} {SETUP}{EXTLINUX}{PACKAGES:?}{SIZE}",
+            candidates(PACKAGES)?
+        ))
+    },
     build,
 };
 
 fn build(file: &Path, work: &Path) -> Result<()> {
     let tree = work.join("tree");
-    let mirror = crate::deps::mirror()?.0;
+    let (mirror, suite) = (crate::deps::mirror()?.0, suite()?);
     run::program(
         Command::new("debootstrap")
-            .args(["--variant=minbase", &suite()?])
+            .args(["--variant=minbase", &suite])
             .arg(&tree)
             .arg(mirror),
     )?;
+    // With security updates, where this machine has them.
+    fs::write(tree.join("etc/apt/sources.list"), sources(&suite)?.join("\n") + "\n")?;
     fs::copy("/etc/resolv.conf", tree.join("etc/resolv.conf")).context("copy /etc/resolv.conf")?;
     fs::write(tree.join("setup"), SETUP)?;
     let proc = tree.join("proc");
@@ -89,7 +100,7 @@ fn build(file: &Path, work: &Path) -> Result<()> {
             .arg(&disk)
             .arg(root.join("disk/disk.qcow2")),
     )?;
-    archive::write(file, work, "allmend.local/debian-guest:1", &root, &json!({}))
+    archive::write(file, work, "allmend.local/debian-guest:1", (&root, USER), &json!({}))
 }
 
 fn suite() -> Result<String> {

@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::{Recipe, archive, busybox, candidate, kernel_package, unpack};
+use super::packages::{candidate, kernel_package, unpack};
+use super::{Recipe, archive, busybox};
 use crate::run;
 
 const INIT: &str = include_str!("../../guests/micro/init");
@@ -33,9 +34,7 @@ pub const RECIPE: Recipe = Recipe {
 fn build(file: &Path, work: &Path) -> Result<()> {
     let kernel = kernel()?;
     let initrd = work.join("initrd");
-    fs::create_dir_all(initrd.join("etc"))?;
     busybox::install(&initrd, work)?;
-    fs::create_dir_all(initrd.join("etc"))?;
     script(&initrd.join("init"), INIT)?;
     script(&initrd.join("etc/udhcpc"), UDHCPC)?;
     copy_modules(&kernel.modules, MODULES, &initrd.join("lib/modules"))?;
@@ -43,7 +42,7 @@ fn build(file: &Path, work: &Path) -> Result<()> {
     fs::create_dir_all(root.join("boot"))?;
     fs::copy(&kernel.image, root.join("boot/vmlinuz"))?;
     pack(&initrd, &root.join("boot/initrd"))?;
-    archive::write(file, work, "allmend.local/micro-guest:1", &root, &json!({}))
+    archive::write(file, work, "allmend.local/micro-guest:1", (&root, 0), &json!({}))
 }
 
 /// A kernel as its package has it.

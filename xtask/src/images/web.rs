@@ -58,7 +58,7 @@ fn build(file: &Path, work: &Path, version: &str, accent: &str) -> Result<()> {
         file,
         work,
         &format!("allmend.local/farm-shop-web:{version}"),
-        &root,
+        (&root, 0),
         &config,
     )
 }
