@@ -87,15 +87,38 @@ fn one(recipe: &Recipe) -> Result<()> {
         return Ok(());
     }
     println!("building the image {}", recipe.name);
-    let work = directory().join(format!(".{}-{}", recipe.name, std::process::id()));
+    let work = directory().join(format!(".{}-work", recipe.name));
+    clear(&work)?;
     fs::create_dir_all(&work)?;
     let fresh = archive.with_extension("new");
     let made = (recipe.build)(&fresh, &work);
-    let _ = fs::remove_dir_all(&work);
+    let cleared = clear(&work);
     made?;
+    cleared?;
     fs::rename(&fresh, &archive)?;
     fs::write(stamp, key)?;
     Ok(())
+}
+
+/// Removes a directory to work in. What is still mounted there, after a build that was interrupted, is not of it.
+fn clear(work: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let places = mounts.lines().filter_map(|l| l.split(' ').nth(1));
+    // The last one mounted first.
+    for place in places
+        .filter(|p| Path::new(p).starts_with(work))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .rev()
+    {
+        run::program(Command::new("umount").arg("-l").arg(place))?;
+    }
+    match fs::remove_dir_all(work) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", work.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

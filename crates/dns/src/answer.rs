@@ -23,12 +23,19 @@ pub fn answer(records: &Records, query: &Message) -> Option<Message> {
     let mut response = Message::response(query.metadata.id, query.metadata.op_code);
     response.metadata.recursion_desired = query.metadata.recursion_desired;
     response.metadata.recursion_available = true;
-    if query.edns.is_some() {
+    if let Some(theirs) = &query.edns {
         let mut edns = Edns::new();
         edns.set_max_payload(PAYLOAD);
+        if theirs.version() > 0 {
+            edns.set_rcode_high(ResponseCode::BADVERS.high());
+            response.metadata.response_code = ResponseCode::BADVERS;
+        }
         response.set_edns(edns);
     }
     response.add_queries(query.queries.iter().cloned());
+    if response.metadata.response_code == ResponseCode::BADVERS {
+        return Some(response);
+    }
     let [question] = query.queries.as_slice() else {
         response.metadata.response_code = ResponseCode::FormErr;
         return Some(response);
@@ -57,26 +64,58 @@ pub fn answer(records: &Records, query: &Message) -> Option<Message> {
     if !records.is_ours(&name) {
         return None;
     }
+    if !records.is_complete() && records.pod(&name).is_none() && !records.exists(&name) {
+        response.metadata.response_code = ResponseCode::ServFail;
+        return Some(response);
+    }
     response.metadata.authoritative = true;
     fill(records, question, &name, &mut response);
     Some(response)
 }
 
-/// Makes an answer fit into a datagram that the asker takes, or says that it does not.
-pub(crate) fn fit(query: &Message, response: Message) -> Message {
+/// Makes an answer fit into a datagram that the asker takes. What does not fit is left out: first what
+/// nobody asked for; then, saying so, the last answers, because many never ask again by TCP.
+pub(crate) fn fit(query: &Message, mut response: Message) -> Message {
     let limit = query
         .edns
         .as_ref()
         .map_or(PLAIN_PAYLOAD, |e| e.max_payload().clamp(PLAIN_PAYLOAD, PAYLOAD));
-    match response.to_vec() {
-        Ok(bytes) if bytes.len() <= usize::from(limit) => response,
-        _ => {
-            let mut cut = response.truncate();
-            cut.answers.clear();
-            cut.metadata.truncation = true;
-            cut
+    let fits = |m: &Message| m.to_vec().is_ok_and(|bytes| bytes.len() <= usize::from(limit));
+    if fits(&response) {
+        return response;
+    }
+    response.additionals.clear();
+    if fits(&response) {
+        return response;
+    }
+    response.metadata.truncation = true;
+    let answers = std::mem::take(&mut response.answers);
+    let (mut fitting, mut too_many) = (0, answers.len());
+    while too_many - fitting > 1 {
+        let half = fitting.midpoint(too_many);
+        response.answers = answers.iter().take(half).cloned().collect();
+        if fits(&response) {
+            fitting = half;
+        } else {
+            too_many = half;
         }
     }
+    response.answers = answers.into_iter().take(fitting).collect();
+    response
+}
+
+/// What is still to be asked of others: the end of an alias that leads out of the domain. Stub
+/// resolvers expect the whole chain in one answer.
+pub(crate) fn open_alias(records: &Records, response: &Message) -> Option<Query> {
+    let question = response.queries.first()?;
+    let [record] = response.answers.as_slice() else {
+        return None;
+    };
+    let RData::CNAME(target) = &record.data else {
+        return None;
+    };
+    let wanted = !matches!(question.query_type, RecordType::CNAME | RecordType::ANY);
+    (wanted && !records.is_ours(&text(&target.0))).then(|| Query::query(target.0.clone(), question.query_type))
 }
 
 /// An answer without records.
@@ -118,7 +157,7 @@ fn from_entry(records: &Records, question: &Query, entry: &Entry, response: &mut
     if let Some(alias) = &entry.alias {
         let Some(target) = parse(alias) else { return };
         add(response, &question.name, RData::CNAME(CNAME(target.clone())));
-        // An alias within the cluster is followed here; others are the asker's business.
+        // An alias within the cluster is followed here; for others see `open_alias`.
         if let Some(other) = records.get(alias)
             && question.query_type == RecordType::A
         {

@@ -80,6 +80,7 @@ impl Follower {
         for service in self.services.list("") {
             self.put(&mut fresh, service.namespace(), service.name());
         }
+        fresh.set_complete();
         *self.records.write().unwrap_or_else(PoisonError::into_inner) = fresh;
     }
 

@@ -54,7 +54,7 @@ impl Dns {
         tokio::spawn(follow::follow(records.clone(), informers, stop.clone()));
         let shared = Arc::new(serve::Shared {
             records,
-            upstreams: config.upstreams.clone(),
+            upstreams: forward::Upstreams::new(config.upstreams),
         });
         for address in &config.listen {
             let failed = |source| DnsError {

@@ -18,12 +18,15 @@ pub struct Entry {
     pub services: BTreeSet<(u16, String)>,
     /// Another name, of an ExternalName Service.
     pub alias: Option<String>,
+    /// Whether the addresses lead back to this name (PTR).
+    pub reverse: bool,
 }
 
 /// All names of the cluster domain. Names are in lower case, without the last dot.
 #[derive(Clone, Debug, Default)]
 pub struct Records {
     domain: String,
+    complete: bool,
     entries: HashMap<String, Entry>,
     /// How many names end in this one, itself included: what is counted exists.
     exists: HashMap<String, usize>,
@@ -40,10 +43,21 @@ impl Records {
             domain: domain.clone(),
             ..Records::default()
         };
-        for name in [domain.clone(), format!("svc.{domain}"), format!("pod.{domain}")] {
+        let own = ["svc", "pod", "dns-version"].map(|n| format!("{n}.{domain}"));
+        for name in own.into_iter().chain([domain]) {
             records.exists.insert(name, 1);
         }
         records
+    }
+
+    /// From now on, a name that is not here does not exist. Before, that cannot be told.
+    pub fn set_complete(&mut self) {
+        self.complete = true;
+    }
+
+    /// Whether all Services were taken in.
+    pub fn is_complete(&self) -> bool {
+        self.complete
     }
 
     /// The cluster's domain.
@@ -103,7 +117,7 @@ impl Records {
         for ancestor in ancestors(name, &self.domain) {
             *self.exists.entry(ancestor.to_owned()).or_default() += 1;
         }
-        for address in &entry.addresses {
+        for address in entry.addresses.iter().filter(|_| entry.reverse) {
             self.addresses.entry(*address).or_default().insert(name.to_owned());
         }
         self.entries.insert(name.to_owned(), entry.clone());
@@ -149,8 +163,9 @@ impl Records {
         let mut names: BTreeMap<String, Entry> = BTreeMap::new();
         let headless = spec.cluster_ip.as_deref() == Some("None");
         if headless {
+            let all = spec.publish_not_ready_addresses.unwrap_or(false);
             for slice in slices {
-                endpoints(&mut names, &base, slice);
+                endpoints(&mut names, &base, slice, all);
             }
         } else {
             let ips = spec
@@ -159,7 +174,8 @@ impl Records {
                 .unwrap_or_else(|| spec.cluster_ip.clone().into_iter().collect());
             let addresses: BTreeSet<Ipv4Addr> = ips.iter().filter_map(|ip| ip.parse().ok()).collect();
             if !addresses.is_empty() {
-                names.entry(base.clone()).or_default().addresses = addresses;
+                let entry = names.entry(base.clone()).or_default();
+                (entry.addresses, entry.reverse) = (addresses, true);
                 for port in spec.ports.iter().flatten() {
                     let protocol = port.protocol.as_deref().unwrap_or("TCP");
                     port_name(&mut names, &base, port.name.as_deref(), protocol, port.port, &base);
@@ -193,10 +209,10 @@ fn port_name(
         .insert((number, target.to_owned()));
 }
 
-/// The ready endpoints of a headless Service: together under its name, each under its own.
-fn endpoints(names: &mut BTreeMap<String, Entry>, base: &str, slice: &EndpointSlice) {
+/// The endpoints of a headless Service, the ready ones or all: together under its name, each under its own.
+fn endpoints(names: &mut BTreeMap<String, Entry>, base: &str, slice: &EndpointSlice, all: bool) {
     for endpoint in slice.endpoints.iter().flatten() {
-        let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+        let ready = all || endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
         let addresses: BTreeSet<Ipv4Addr> = endpoint.addresses.iter().filter_map(|a| a.parse().ok()).collect();
         let Some(first) = addresses.first().filter(|_| ready) else {
             continue;
@@ -205,9 +221,11 @@ fn endpoints(names: &mut BTreeMap<String, Entry>, base: &str, slice: &EndpointSl
             .hostname
             .clone()
             .unwrap_or_else(|| first.to_string().replace('.', "-"));
-        let own = format!("{own}.{base}");
+        let own = format!("{}.{base}", own.to_ascii_lowercase());
         names.entry(base.to_owned()).or_default().addresses.extend(&addresses);
-        names.entry(own.clone()).or_default().addresses.extend(&addresses);
+        let entry = names.entry(own.clone()).or_default();
+        entry.addresses.extend(&addresses);
+        entry.reverse = true;
         for port in slice.ports.iter().flatten() {
             let protocol = port.protocol.as_deref().unwrap_or("TCP");
             port_name(

@@ -24,6 +24,7 @@ fn records() -> Records {
     let out: Service =
         serde_json::from_value(json!({"spec": {"type": "ExternalName", "externalName": "example.org"}})).unwrap();
     r.set("shop", "out", &out, &[]);
+    r.set_complete();
     r
 }
 
@@ -113,6 +114,97 @@ fn what_does_not_fit_is_cut_and_says_so() {
     assert_eq!(full.answers.len(), 200);
     let cut = fit(&m, full);
     assert!(cut.metadata.truncation && cut.to_vec().unwrap().len() <= 512);
+    assert!(cut.answers.len() > 20, "as many as fit are there");
+    let mut edns = Edns::new();
+    edns.set_max_payload(60_000);
+    m.set_edns(edns);
+    let wider = fit(&m, answer(&r, &m).unwrap());
+    assert!(wider.metadata.truncation && wider.to_vec().unwrap().len() <= 1232);
+    assert!(wider.answers.len() > cut.answers.len());
+}
+
+#[test]
+fn addresses_lead_back_to_the_names_of_endpoints() {
+    let r = records();
+    let ptr = |name: &str| data(&r, name, RecordType::PTR);
+    assert_eq!(ptr("2.0.42.10.in-addr.arpa."), ok(&["db-0.db.shop.svc.cluster.local."]));
+    assert_eq!(
+        ptr("3.0.42.10.in-addr.arpa."),
+        ok(&["10-42-0-3.db.shop.svc.cluster.local."])
+    );
+    assert!(
+        ask(&r, "4.0.42.10.in-addr.arpa.", RecordType::PTR).is_none(),
+        "not ready"
+    );
+}
+
+#[test]
+fn a_service_may_publish_endpoints_that_are_not_ready() {
+    let mut r = records();
+    let service: Service = serde_json::from_value(json!({"spec": {"clusterIP": "None",
+        "publishNotReadyAddresses": true}}))
+    .unwrap();
+    let slice: EndpointSlice = serde_json::from_value(json!({"addressType": "IPv4",
+        "endpoints": [{"addresses": ["10.42.0.4"], "conditions": {"ready": false}}]}))
+    .unwrap();
+    r.set("shop", "early", &service, &[&slice]);
+    assert_eq!(
+        data(&r, "early.shop.svc.cluster.local.", RecordType::A),
+        ok(&["10.42.0.4"])
+    );
+}
+
+#[test]
+fn before_all_is_known_nothing_is_denied() {
+    let r = Records::new("cluster.local");
+    let code = |name: &str| ask(&r, name, RecordType::A).unwrap().metadata.response_code;
+    assert_eq!(code("web.shop.svc.cluster.local."), ResponseCode::ServFail);
+    assert_eq!(code("cluster.local."), ResponseCode::NoError);
+    assert_eq!(code("10-42-9-9.shop.pod.cluster.local."), ResponseCode::NoError);
+    assert!(ask(&r, "example.org.", RecordType::A).is_none());
+}
+
+#[test]
+fn the_schema_version_is_told() {
+    let r = records();
+    let name = "dns-version.cluster.local.";
+    assert_eq!(data(&r, name, RecordType::TXT), ok(&["1.1.0"]));
+    assert_eq!(data(&r, name, RecordType::A), ok(&[]));
+}
+
+#[test]
+fn a_later_version_of_edns_is_refused() {
+    let mut m = Message::query();
+    m.add_query(Query::query(
+        Name::from_ascii("web.shop.svc.cluster.local.").unwrap(),
+        RecordType::A,
+    ));
+    let mut edns = Edns::new();
+    edns.set_version(1);
+    m.set_edns(edns);
+    let sent = answer(&records(), &m).unwrap().to_vec().unwrap();
+    let got = Message::from_vec(&sent).unwrap();
+    // The number is that of BADSIG too.
+    assert_eq!((u16::from(got.metadata.response_code), got.answers.len()), (16, 0));
+}
+
+#[test]
+fn only_an_alias_that_leads_out_is_open() {
+    let mut r = records();
+    let within: Service =
+        serde_json::from_value(json!({"spec": {"type": "ExternalName", "externalName": "web.shop.svc.cluster.local"}}))
+            .unwrap();
+    r.set("shop", "within", &within, &[]);
+    let open = |name: &str, kind| open_alias(&r, &ask(&r, name, kind).unwrap()).map(|q| (text(&q.name), q.query_type));
+    let out = "out.shop.svc.cluster.local.";
+    assert_eq!(open(out, RecordType::A), Some(("example.org".into(), RecordType::A)));
+    assert_eq!(
+        open(out, RecordType::AAAA),
+        Some(("example.org".into(), RecordType::AAAA))
+    );
+    assert_eq!(open(out, RecordType::CNAME), None);
+    assert_eq!(open("within.shop.svc.cluster.local.", RecordType::A), None);
+    assert_eq!(open("web.shop.svc.cluster.local.", RecordType::A), None);
 }
 
 proptest! {
