@@ -67,6 +67,13 @@ fn root() -> PathBuf {
     path
 }
 
+/// A program of the release build.
+fn released(name: &str) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    // Relative to where cargo is run, which is the checkout.
+    root().join(target).join("release").join(name)
+}
+
 /// Where downloads and built images are kept between runs.
 fn cache() -> PathBuf {
     if let Some(given) = std::env::var_os("ALLMEND_CACHE") {

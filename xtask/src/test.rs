@@ -20,7 +20,7 @@ pub fn run() -> Result<()> {
             .current_dir(crate::root()),
     )?;
     images::build(&[])?;
-    let binary = crate::root().join("target/release/allmend");
+    let binary = crate::released("allmend");
     run::program(
         Command::new(cargo)
             .args([

@@ -5,6 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,11 +27,12 @@ const EXAMPLE: Duration = Duration::from_secs(600);
 
 /// Builds, installs, starts, and shows.
 pub fn up() -> Result<()> {
+    need_root("up")?;
     deps::install(deps::TEST)?;
     let kubectl = deps::kubectl()?;
     run::cargo(&["build", "--release", "--package", "allmend"])?;
     images::build(images::FOR_EXAMPLE)?;
-    let binary = crate::root().join("target/release/allmend");
+    let binary = crate::released("allmend");
     let kubectl = Kubectl(kubectl);
     start_server(&binary, &kubectl)?;
     import(&binary)?;
@@ -44,6 +46,7 @@ pub fn up() -> Result<()> {
 
 /// Stops the server; with `purge`, removes all that it made.
 pub fn down(purge: bool) -> Result<()> {
+    need_root("down")?;
     match server_pid() {
         Some(pid) => {
             run::program(Command::new("kill").args(["-TERM", &pid.to_string()]))?;
@@ -58,10 +61,31 @@ pub fn down(purge: bool) -> Result<()> {
         );
         return Ok(());
     }
-    let binary = crate::root().join("target/release/allmend");
+    if !Path::new(DATA_DIR).exists() {
+        println!("there is nothing to remove: no {DATA_DIR}");
+        return Ok(());
+    }
+    let binary = crate::released("allmend");
+    if !binary.exists() {
+        bail!(
+            "{} is missing, and it knows what is to be removed: cargo xtask build, then again",
+            binary.display()
+        );
+    }
     run::program(Command::new(&binary).args(["purge", "--yes", "--data-dir", DATA_DIR]))?;
-    let _ = fs::remove_file(KUBECONFIG);
+    for file in [KUBECONFIG, LOG] {
+        let _ = fs::remove_file(file);
+    }
     println!("removed {DATA_DIR} and everything that ran");
+    Ok(())
+}
+
+/// Containers, machines and networks are made by root.
+fn need_root(verb: &str) -> Result<()> {
+    let user = fs::metadata("/proc/self").context("read /proc/self")?.uid();
+    if user != 0 {
+        bail!("this runs containers and machines, and so needs root: sudo -E env PATH=\"$PATH\" cargo xtask {verb}");
+    }
     Ok(())
 }
 
@@ -215,9 +239,13 @@ fn wait_for_shop(kubectl: &Kubectl) -> Result<()> {
         shop_serves()
     });
     if waited.is_err() {
-        for what in ["vm,vmi,pods,pvc", "events"] {
-            println!("{}", kubectl.output(&["get", what]).unwrap_or_default());
-        }
+        let objects = kubectl.output(&["get", "vm,vmi,pods,pvc", "-o", "wide"]);
+        let events = kubectl.output(&["get", "events", "--sort-by=.lastTimestamp"]);
+        println!(
+            "{}\n\n{}",
+            objects.unwrap_or_default(),
+            last_lines(&events.unwrap_or_default())
+        );
         bail!(
             "the shop does not answer on port {SHOP_PORT} after {} s; the objects are above, the server's log is {LOG}",
             EXAMPLE.as_secs()
@@ -229,10 +257,11 @@ fn wait_for_shop(kubectl: &Kubectl) -> Result<()> {
 
 fn tell(kubectl: &Kubectl) {
     let address = own_address();
-    let console = "virtctl console stock    (user farmer, password farmer; or: kubectl logs -l app=stock)";
+    let console = "virtctl console stock    (user farmer, password farmer)";
+    let ssh = "kubectl port-forward service/stock 2222:22 & ssh -p 2222 farmer@127.0.0.1";
     println!(
         "\n  export KUBECONFIG={KUBECONFIG}\n  kubectl get vm,vmi,pods          with {}\n\n  the shop      http://{address}:{SHOP_PORT}/\n  \
-         the machine   {console}\n  an update     kubectl set image deployment/web web=allmend.local/farm-shop-web:2\n  \
+         the machine   {console}\n                or {ssh}\n                its serial console so far: kubectl logs -l app=stock\n  an update     kubectl set image deployment/web web=allmend.local/farm-shop-web:2\n  \
          a restart     virtctl restart stock\n\n  cargo xtask down           stops the server; workloads keep running\n  \
          cargo xtask down --purge   removes everything\n",
         kubectl.0.display()
@@ -251,7 +280,10 @@ fn wait(what: &str, limit: Duration, mut done: impl FnMut() -> bool) -> Result<(
 }
 
 fn tail(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
+    last_lines(&fs::read_to_string(path).unwrap_or_default())
+}
+
+fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(20)..].join("\n")
 }

@@ -42,7 +42,7 @@ fn inputs(version: &str) -> Result<String> {
 
 fn build(file: &Path, work: &Path, version: &str, accent: &str) -> Result<()> {
     run::cargo(&["build", "--release", "--package", "farm-shop-web"])?;
-    let program = crate::root().join("target/release/farm-shop-web");
+    let program = crate::released("farm-shop-web");
     let root = work.join("root");
     fs::create_dir_all(root.join("bin"))?;
     fs::create_dir_all(root.join("etc"))?;
