@@ -83,7 +83,9 @@ spec:
 
     let mut forward = kubectl.start(&["port-forward", "pod/full", ":8080"])?;
     let mut line = String::new();
-    BufReader::new(forward.stdout.take().context("stdout")?).read_line(&mut line)?;
+    // Held to the end: kubectl dies of a pipe that nobody reads.
+    let mut said = BufReader::new(forward.stdout.take().context("stdout")?);
+    said.read_line(&mut line)?;
     let port: u16 = line
         .split("127.0.0.1:")
         .nth(1)
