@@ -110,7 +110,10 @@ impl MachineControl for MachinePort {
         Err(RuntimeError::Unsupported("a soft reboot".into()))
     }
 
-    async fn guest_info(&self, _container_id: &str, what: &str) -> Result<Value, RuntimeError> {
-        Err(RuntimeError::Unsupported(what.to_owned()))
+    async fn guest_info(&self, container_id: &str, what: &str) -> Result<Value, RuntimeError> {
+        match what {
+            "guestosinfo" => self.0.guest_os(container_id).await,
+            other => Err(RuntimeError::Unsupported(other.to_owned())),
+        }
     }
 }

@@ -99,6 +99,24 @@ impl Conditions {
 
 /// Adds a patch of the fields of `status` that differ from what the object has. A null removes.
 pub(crate) fn write(plan: &mut Plan, gvr: &Gvr, object: &Object, value: &Value, status: &Value) {
+    if let Some(changed) = changed(value, status) {
+        plan.patch_status(gvr, object, json!({"status": changed}));
+    }
+}
+
+/// Like [`write`], but only if nobody else has written the object meanwhile.
+pub(crate) fn write_version(plan: &mut Plan, gvr: &Gvr, object: &Object, value: &Value, status: &Value) {
+    if let Some(changed) = changed(value, status) {
+        let version = object.resource_version().to_string();
+        plan.patch_status(
+            gvr,
+            object,
+            json!({"metadata": {"resourceVersion": version}, "status": changed}),
+        );
+    }
+}
+
+fn changed(value: &Value, status: &Value) -> Option<Map<String, Value>> {
     let mut changed = Map::new();
     for (field, wanted) in status.as_object().into_iter().flatten() {
         let present = value["status"].get(field).unwrap_or(&Value::Null);
@@ -106,9 +124,7 @@ pub(crate) fn write(plan: &mut Plan, gvr: &Gvr, object: &Object, value: &Value, 
             changed.insert(field.clone(), wanted.clone());
         }
     }
-    if !changed.is_empty() {
-        plan.patch_status(gvr, object, json!({"status": changed}));
-    }
+    (!changed.is_empty()).then_some(changed)
 }
 
 /// Counts that are 0 are left out upstream; an absent one is no difference.

@@ -60,6 +60,23 @@ pub(crate) async fn exec(
     }
 }
 
+/// What the guest's system is.
+pub(crate) async fn os(inner: &Inner, id: &str) -> Result<Value, RuntimeError> {
+    let live = inner
+        .live(id)
+        .ok_or_else(|| RuntimeError::NotFound(format!("running container {id}")))?;
+    let connected = live.state.borrow().agent_connected;
+    let asked = if connected { ask(inner, id, &live).await } else { None };
+    let (os, _) = asked.ok_or_else(|| RuntimeError::Invalid {
+        reason: "AgentNotConnected".into(),
+        message: "VMI does not have guest agent connected".into(),
+    })?;
+    Ok(
+        json!({"apiVersion": "subresources.kubevirt.io/v1", "kind": "VirtualMachineInstanceGuestAgentInfo",
+        "os": os_info(&os)}),
+    )
+}
+
 /// Keeps the instance's status at what machine and guest say, until the machine ends.
 pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
     let Some(mut states) = live.upgrade().map(|l| l.state.subscribe()) else {

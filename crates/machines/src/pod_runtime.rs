@@ -144,6 +144,11 @@ impl MachineRuntime {
         Some(state)
     }
 
+    /// What the guest agent says of the guest's system, as KubeVirt shows it.
+    pub async fn guest_os(&self, container_id: &str) -> Result<serde_json::Value, RuntimeError> {
+        guest::os(&self.inner, container_id).await
+    }
+
     /// Id of the machine's container in a pod, the latest when there were several.
     pub fn container_of(&self, pod_uid: &str) -> Result<Option<String>, RuntimeError> {
         let mut all = self.inner.sandboxes()?;

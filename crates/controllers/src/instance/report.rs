@@ -48,10 +48,13 @@ impl Work {
             if let Some(qos) = status.and_then(|s| s.qos_class.clone()) {
                 new["qosClass"] = qos.into();
             }
-            new["interfaces"] = self.interfaces(&p.pod);
+            if let Some(interfaces) = self.interfaces(&p.pod) {
+                new["interfaces"] = interfaces;
+            }
             new["volumeStatus"] = self.volumes();
         }
-        status::write(plan, &MACHINE_INSTANCES, &self.instance, &self.value, &new);
+        // The node writes conditions too: neither may undo the other's.
+        status::write_version(plan, &MACHINE_INSTANCES, &self.instance, &self.value, &new);
     }
 
     fn next_phase(&self, launcher: Option<&Launcher>) -> &'static str {
@@ -157,8 +160,13 @@ impl Work {
         }
     }
 
-    fn interfaces(&self, pod: &Pod) -> Value {
+    /// The interfaces, unless they are there with the pod's address: the node knows more of them.
+    fn interfaces(&self, pod: &Pod) -> Option<Value> {
         let ip = pod.status.as_ref().and_then(|s| s.pod_ip.clone()).unwrap_or_default();
+        let present = &self.value["status"]["interfaces"][0];
+        if present.is_object() && (ip.is_empty() || present["ipAddress"] == ip.as_str()) {
+            return None;
+        }
         let asked = self.value["spec"]["domain"]["devices"]["interfaces"].as_array();
         let interfaces = asked.into_iter().flatten().map(|i| {
             let mut out = json!({"name": i["name"], "infoSource": "domain", "podInterfaceName": "eth0"});
@@ -172,11 +180,7 @@ impl Work {
             out
         });
         let interfaces: Vec<Value> = interfaces.collect();
-        if interfaces.is_empty() {
-            Value::Null
-        } else {
-            interfaces.into()
-        }
+        (!interfaces.is_empty()).then(|| interfaces.into())
     }
 
     fn volumes(&self) -> Value {
