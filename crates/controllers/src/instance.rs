@@ -107,6 +107,8 @@ impl Work {
                 &self.instance,
                 json!({"metadata": {"finalizers": all}}),
             );
+            // The next plan goes on from the new version.
+            return;
         }
         if self.pods.is_empty() && matches!(self.phase(), "" | "Pending") {
             match self.missing_claim(view) {
