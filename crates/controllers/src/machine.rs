@@ -239,7 +239,8 @@ impl Work {
         let mut conditions = Conditions::of(&self.value, self.now);
         match &self.instance {
             None => {
-                for kind in SHOWN {
+                // Ready stays, with its time: it only says something else.
+                for kind in SHOWN.into_iter().filter(|k| *k != "Ready") {
                     conditions.remove(kind);
                 }
                 let reason = "VMINotExists";
