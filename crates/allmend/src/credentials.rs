@@ -57,8 +57,6 @@ pub struct ServerCredentials {
     pub admin: KeyPairPem,
     /// Service-account token keys.
     pub signing: Arc<SigningKeys>,
-    /// The join secret.
-    pub token: String,
 }
 
 /// Reads or makes everything. `names` are those that the serving certificate must carry.
@@ -74,21 +72,7 @@ pub fn open(paths: &ServerPaths, names: Vec<String>, token: Option<&str>) -> Res
     )?;
     let admin = client_authority.issue_file(&tls, "admin", &CertSpec::client("system:admin", "system:masters"))?;
     let signing = Arc::new(SigningKeys::load_or_create(&tls)?);
-    let token = match token {
-        Some(given) => {
-            let secret = JoinToken::parse(given)?.secret;
-            pki::write_private(&paths.token(), secret.as_bytes())?;
-            secret
-        }
-        None => match std::fs::read_to_string(paths.token()) {
-            Ok(secret) => secret.trim().to_owned(),
-            Err(_) => {
-                let secret = pki::random_token(16);
-                pki::write_private(&paths.token(), secret.as_bytes())?;
-                secret
-            }
-        },
-    };
+    keep_token(paths, token)?;
     Ok(ServerCredentials {
         server_authority,
         client_authority,
@@ -96,8 +80,18 @@ pub fn open(paths: &ServerPaths, names: Vec<String>, token: Option<&str>) -> Res
         node_client,
         admin,
         signing,
-        token,
     })
+}
+
+/// Writes the join secret that was given, or makes one if there is none yet.
+fn keep_token(paths: &ServerPaths, given: Option<&str>) -> Result<()> {
+    if let Some(given) = given {
+        let secret = JoinToken::parse(given)?.secret;
+        pki::write_private(&paths.token(), secret.as_bytes())?;
+    } else if !paths.token().exists() {
+        pki::write_private(&paths.token(), pki::random_token(16).as_bytes())?;
+    }
+    Ok(())
 }
 
 /// A node's certificate: it serves, and it calls the API server.
