@@ -69,7 +69,7 @@ fn services_are_reached_by_name_address_and_node_port() -> Result<()> {
         .to_owned();
     ensure!(fetch(&format!("http://{ip}:{port}/")).is_ok());
     let names = kubectl.ok(&["exec", "client", "--", "nslookup", "headless.default.svc.cluster.local"])?;
-    ensure!(names.matches("10.42.").count() >= 2, "{names}");
+    ensure!(names.matches("10.142.").count() >= 2, "{names}");
     kubectl.ok(&["scale", "deploy/web", "--replicas=0"])?;
     until("a service without pods to refuse", POD, || {
         match fetch(&format!("http://{address}/")) {

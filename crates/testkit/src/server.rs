@@ -98,6 +98,8 @@ impl Server {
             .arg(self.port.to_string())
             .arg("--write-kubeconfig")
             .arg(self.kubeconfig())
+            // Other addresses than the defaults: a server of the developer's own may run here.
+            .args(["--cluster-cidr", "10.142.0.0/16", "--service-cidr", "10.143.0.0/16"])
             .args(&self.options.flags);
         if self.options.api_only {
             command.arg("--disable-agent");
