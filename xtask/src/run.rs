@@ -35,8 +35,23 @@ pub fn shell(line: &str) -> Result<()> {
 
 /// Runs cargo in the checkout.
 pub fn cargo(arguments: &[&str]) -> Result<()> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    program(Command::new(cargo).args(arguments).current_dir(crate::root()))
+    program(cargo_command().args(arguments))
+}
+
+/// Cargo in the checkout, as if nobody had called us through cargo: build scripts that watch what it
+/// says of the package would else build everything anew each time it is called the other way.
+pub fn cargo_command() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(crate::root());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Whether cargo sets a variable for the package that it runs, rather than the user for cargo.
+fn is_of_package(name: &str) -> bool {
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "CARGO_CRATE_NAME"
 }
 
 /// Whether a program is on the path or where system programs live.
@@ -53,4 +68,22 @@ fn line(command: &Command) -> String {
         .map(|w| w.to_string_lossy().into_owned())
         .collect();
     words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_hears_the_user_and_not_the_package() {
+        for (name, of_package) in [
+            ("CARGO_PKG_VERSION", true),
+            ("CARGO_MANIFEST_DIR", true),
+            ("CARGO_HOME", false),
+            ("CARGO_TARGET_DIR", false),
+            ("CARGO_INCREMENTAL", false),
+        ] {
+            assert_eq!(is_of_package(name), of_package, "{name}");
+        }
+    }
 }

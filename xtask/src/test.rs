@@ -1,7 +1,5 @@
 //! `cargo xtask test`: every test, unit to end to end.
 
-use std::process::Command;
-
 use anyhow::Result;
 
 use crate::{deps, images, run, tidy};
@@ -12,17 +10,15 @@ pub fn run() -> Result<()> {
     let kubectl = deps::kubectl()?;
     tidy::run()?;
     run::cargo(&["build", "--release", "--package", "allmend"])?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run::program(
-        Command::new(&cargo)
+        run::cargo_command()
             .args(["test", "--workspace", "--features", "store/etcd"])
-            .env("ALLMEND_TEST_KERNEL", images::kernel_tree()?)
-            .current_dir(crate::root()),
+            .env("ALLMEND_TEST_KERNEL", images::kernel_tree()?),
     )?;
     images::build(&[])?;
     let binary = crate::released("allmend");
     run::program(
-        Command::new(cargo)
+        run::cargo_command()
             .args([
                 "test",
                 "--package",
@@ -34,7 +30,6 @@ pub fn run() -> Result<()> {
             ])
             .env("ALLMEND_BIN", binary)
             .env("KUBECTL", kubectl)
-            .env("ALLMEND_IMAGES", images::directory())
-            .current_dir(crate::root()),
+            .env("ALLMEND_IMAGES", images::directory()),
     )
 }
