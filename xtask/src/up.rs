@@ -55,10 +55,13 @@ pub fn down(purge: bool) -> Result<()> {
         }
         None => println!("no server runs"),
     }
-    if !purge {
+    if !purge && Path::new(DATA_DIR).exists() {
         println!(
             "workloads keep running, and cargo xtask up takes them up again; cargo xtask down --purge removes everything"
         );
+        return Ok(());
+    }
+    if !purge {
         return Ok(());
     }
     if !Path::new(DATA_DIR).exists() {
@@ -75,6 +78,10 @@ pub fn down(purge: bool) -> Result<()> {
     run::program(Command::new(&binary).args(["purge", "--yes", "--data-dir", DATA_DIR]))?;
     for file in [KUBECONFIG, LOG] {
         let _ = fs::remove_file(file);
+    }
+    // Only when nothing else is in it.
+    if let Some(directory) = Path::new(KUBECONFIG).parent() {
+        let _ = fs::remove_dir(directory);
     }
     println!("removed {DATA_DIR} and everything that ran");
     Ok(())
