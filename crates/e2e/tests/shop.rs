@@ -52,6 +52,25 @@ fn amount(address: &str, name: &str) -> Result<i64> {
         .with_context(|| format!("no {name} in {stock}"))
 }
 
+/// Waits until both web pods show the stock of the machine: each has a connection of its own.
+fn everywhere(address: &str) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    until("the stock on the pages of both pods", SOON, || {
+        let page = get(address, "/").map_err(|e| format!("{e:#}"))?;
+        let pod = page
+            .split("served by ")
+            .nth(1)
+            .unwrap_or_default()
+            .split('<')
+            .next()
+            .unwrap_or_default();
+        if page.contains("Goat cheese") {
+            seen.insert(pod.to_owned());
+        }
+        if seen.len() == 2 { Ok(()) } else { Err(page) }
+    })
+}
+
 /// Visitors who never stop coming.
 struct Visitors {
     stop: Arc<AtomicBool>,
@@ -119,10 +138,7 @@ fn the_farm_shop_is_updated_and_restarted_without_losing_anything() -> Result<()
     let server = with_node()?;
     let kubectl = server.kubectl();
     let address = open(&server)?;
-    ensure!(
-        get(&address, "/")?.contains("Goat cheese"),
-        "the page shows the stock of the machine"
-    );
+    everywhere(&address)?;
     let before = until("the stock", SOON, || {
         amount(&address, "Honey, 500 g").map_err(|e| format!("{e:#}"))
     })?;
@@ -131,7 +147,7 @@ fn the_farm_shop_is_updated_and_restarted_without_losing_anything() -> Result<()
     // is sold from meanwhile.
     let visitors = Visitors::come(&address, 4);
     kubectl.ok(&["set", "image", "deployment/web", "web=allmend.local/farm-shop-web:2"])?;
-    let form = "name=Honey,+500+g";
+    let form = "name=Honey%2C+500+g";
     let order = format!(
         "POST /order HTTP/1.1\r\nHost: shop\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{form}",
         form.len()
@@ -161,6 +177,7 @@ fn the_farm_shop_is_updated_and_restarted_without_losing_anything() -> Result<()
     ensure!(left == before - 1, "{before} jars, one sold, {left} left");
 
     // Restarting the machine keeps its data, and the shop stays open.
+    everywhere(&address)?;
     let uid = |k: &testkit::Kubectl| k.json(&["get", "vmi", "stock"]).map(|v| v["metadata"]["uid"].clone());
     let old = uid(&kubectl)?;
     let restart = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachines/stock/restart";
