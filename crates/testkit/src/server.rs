@@ -33,6 +33,8 @@ pub struct Server {
     node_port: u16,
     child: Option<Child>,
     data: TempDir,
+    /// Tables and links that were there before us: those of other servers, or of a run that was cut short.
+    found: Vec<String>,
     /// Nodes share the host's addresses: there is one at a time. Released last, after the purge.
     _turn: Option<File>,
 }
@@ -53,6 +55,7 @@ impl Server {
             node_port: free_port()?,
             child: None,
             data,
+            found: tables_and_links()?,
             _turn: turn,
         };
         if let Some(size) = server.options.disk_mib {
@@ -197,20 +200,15 @@ impl Server {
         self.allmend(&["purge", "--yes"])?;
         let directory = self.data_dir().to_string_lossy().into_owned();
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-        let run = |program: &str, arguments: &[&str]| -> Result<String> {
-            let output = Command::new(program).args(arguments).output()?;
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        };
         let mut left: Vec<String> = mounts
             .lines()
             .filter(|l| l.contains(&directory))
             .map(str::to_owned)
             .collect();
-        let loops = run("losetup", &["-a"])?;
+        let loops = printed("losetup", &["-a"])?;
         left.extend(loops.lines().filter(|l| l.contains(&directory)).map(str::to_owned));
-        // Nodes take turns, so whatever has such a name is ours.
-        let tables = run("nft", &["list", "tables"])?;
-        left.extend(tables.lines().filter(|l| l.contains(" allmend-")).map(str::to_owned));
+        // Nodes take turns, so whatever has come since we started is ours.
+        left.extend(tables_and_links()?.into_iter().filter(|l| !self.found.contains(l)));
         left.extend(self.processes("").iter().map(|pid| format!("process {pid}")));
         if self.data_dir().exists() {
             left.push(directory);
@@ -295,6 +293,22 @@ impl Drop for Server {
                 .status();
         }
     }
+}
+
+/// The host's nftables tables and network links that have names as a server gives them.
+fn tables_and_links() -> Result<Vec<String>> {
+    let tables = printed("nft", &["list", "tables"])?;
+    let links = printed("ip", &["-br", "link"])?;
+    let tables = tables.lines().filter(|l| l.contains(" allmend-")).map(str::to_owned);
+    let links = links.lines().filter_map(|l| l.split([' ', '@']).next());
+    let links = links.filter(|l| l.starts_with("al")).map(|l| format!("link {l}"));
+    Ok(tables.chain(links).collect())
+}
+
+fn printed(program: &str, arguments: &[&str]) -> Result<String> {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.with_context(|| format!("run {program}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// Waits until no other test has a node.
