@@ -80,11 +80,11 @@ impl Control {
 
 /// The resources that may own or be owned.
 fn collectable() -> Vec<Gvr> {
-    let events = |k: &&kinds::Kind| k.kind == "Event";
-    let kept = |k: &&kinds::Kind| ["delete", "list", "watch", "get"].iter().all(|v| k.verbs.contains(v));
+    let events = |k: &&Arc<kinds::Kind>| k.kind == "Event";
+    let kept = |k: &&Arc<kinds::Kind>| ["delete", "list", "watch", "get"].iter().all(|v| k.verbs.contains(v));
     kinds::all()
         .iter()
         .filter(|k| !events(k) && kept(k))
-        .map(kinds::Kind::gvr)
+        .map(|k| k.gvr())
         .collect()
 }

@@ -1,59 +1,14 @@
 //! Serves the API alone, for benchmarks and for trying out kubectl:
 //! `serve DIRECTORY PORT TOKEN [nosync]`.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use apiserver::{ApiServer, Catalog, Config, User};
-use kinds::{Kind, Scope, Strategy};
-use object::schema::{Schema, Shape};
+use apiserver::{ApiServer, Config, User};
 use tokio_util::sync::CancellationToken;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-struct Plain;
-impl Strategy for Plain {}
-
-fn schema() -> &'static Schema {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    SCHEMA.get_or_init(|| Schema {
-        shape: Shape::Object {
-            fields: BTreeMap::new(),
-            required: Vec::new(),
-            atomic: false,
-        },
-        preserve_unknown: true,
-        ..Schema::default()
-    })
-}
-
-const fn sample(kind: &'static str, plural: &'static str, singular: &'static str, scope: Scope) -> Kind {
-    Kind {
-        group: "",
-        version: "v1",
-        kind,
-        plural,
-        singular,
-        short_names: &[],
-        categories: &[],
-        scope,
-        subresources: &[],
-        verbs: Kind::ALL_VERBS,
-        schema,
-        columns: &[],
-        strategy: &Plain,
-        selectable_fields: &[],
-    }
-}
-
-static SAMPLES: [Kind; 4] = [
-    sample("Namespace", "namespaces", "namespace", Scope::Cluster),
-    sample("ConfigMap", "configmaps", "configmap", Scope::Namespaced),
-    sample("Pod", "pods", "pod", Scope::Namespaced),
-    sample("Secret", "secrets", "secret", Scope::Namespaced),
-];
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -80,13 +35,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         root_ca: servers.certificate().to_owned(),
         ..Config::default()
     };
-    let built_in = Catalog::built_in();
-    let catalog = if built_in.is_empty() {
-        Catalog::new(&SAMPLES)
-    } else {
-        built_in
-    };
-    let server = ApiServer::open_with(config, store, catalog).await?;
+    let server = ApiServer::open(config, store).await?;
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
     println!("serving https://127.0.0.1:{port}");
     let stop = CancellationToken::new();

@@ -86,7 +86,7 @@ impl Core {
         }
         let applied = self.progress.applied();
         let subscription = target.resource.cache.subscribe(&selection, from, applied)?;
-        Ok(Watch::new(target.resource.kind, selection, subscription))
+        Ok(Watch::new(target.resource.kind.clone(), selection, subscription))
     }
 
     /// Ends background work and all watches.

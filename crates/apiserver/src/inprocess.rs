@@ -53,7 +53,7 @@ impl InProcess {
 
     fn selection(resource: &Resource, namespace: &str, options: &ListOptions) -> Result<Selection, Status> {
         Selection::parse(
-            resource.kind,
+            &resource.kind,
             namespace,
             "",
             &options.label_selector,
@@ -86,7 +86,13 @@ impl Client for InProcess {
         )?;
         let target = Target::of(&resource, namespace, "");
         let listed = self.core.list(target, &selection, &query).await?;
-        let (items, _) = select(&listed.snapshot, resource.kind, &selection, &listed.after, listed.limit);
+        let (items, _) = select(
+            &listed.snapshot,
+            &resource.kind,
+            &selection,
+            &listed.after,
+            listed.limit,
+        );
         Ok(ObjectList {
             items: items.into_iter().map(|(_, item)| item.object.clone()).collect(),
             resource_version: listed.revision,

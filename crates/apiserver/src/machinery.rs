@@ -57,7 +57,7 @@ pub fn decode(body: &[u8], yaml: bool) -> Result<Input, Status> {
 /// Refuses a value that is of another type than the schema says, as a decoder would; then drops
 /// unknown fields and says which.
 pub fn prune(kind: &Kind, value: &mut Value) -> Result<Vec<String>, Status> {
-    let schema = (kind.schema)();
+    let schema = kind.schema();
     if let Some(why) = object::shape::type_error(schema, value) {
         return Err(Status::bad_request(format!(
             "{} in version {:?} cannot be handled as a {}: {why}",
@@ -70,12 +70,12 @@ pub fn prune(kind: &Kind, value: &mut Value) -> Result<Vec<String>, Status> {
 
 /// Sets the schema's defaults.
 pub fn default(kind: &Kind, value: &mut Value) {
-    object::shape::apply_defaults((kind.schema)(), value);
+    object::shape::apply_defaults(kind.schema(), value);
 }
 
 /// Checks a value against its schema.
 pub fn validate(kind: &Kind, value: &Value) -> ErrorList {
-    object::shape::validate((kind.schema)(), value)
+    object::shape::validate(kind.schema(), value)
 }
 
 /// RFC 6902.
@@ -91,7 +91,7 @@ pub fn merge_patch(value: &mut Value, patch: &Value) -> Result<(), Status> {
 
 /// Kubernetes' strategic merge patch. Custom resources have none.
 pub fn strategic_patch(kind: &Kind, value: &mut Value, patch: &Value) -> Result<(), Status> {
-    object::patch::strategic((kind.schema)(), value, patch).map_err(Status::from)
+    object::patch::strategic(kind.schema(), value, patch).map_err(Status::from)
 }
 
 fn managers(raw: Option<&Bytes>) -> Managers {
@@ -117,7 +117,7 @@ pub fn track(
         time: &time,
         has_status: kind.has_status(),
     };
-    object::apply::track((kind.schema)(), live.map(|(v, _)| v), new, &mut all, &writer);
+    object::apply::track(kind.schema(), live.map(|(v, _)| v), new, &mut all, &writer);
     all.encode()
 }
 
@@ -139,14 +139,7 @@ pub fn apply(
         time: &time,
         has_status: kind.has_status(),
     };
-    let merged = object::apply::apply(
-        (kind.schema)(),
-        live.map(|(v, _)| v),
-        document,
-        &mut all,
-        &writer,
-        force,
-    );
+    let merged = object::apply::apply(kind.schema(), live.map(|(v, _)| v), document, &mut all, &writer, force);
     let value = merged.map_err(Status::from)?;
     Ok((value, all.encode()))
 }
@@ -173,15 +166,15 @@ pub fn same_managers(a: Option<&Bytes>, b: Option<&Bytes>) -> bool {
 
 /// Name of a kind's definition in OpenAPI.
 pub fn definition(kind: &Kind) -> String {
-    (kind.schema)().definition.clone()
+    kind.schema().definition.clone()
 }
 
 /// The definitions of kinds, and of all that they refer to.
-pub fn definitions(kinds: impl Iterator<Item = &'static Kind>, v3: bool) -> Map<String, Value> {
+pub fn definitions<'k>(kinds: impl Iterator<Item = &'k Kind>, v3: bool) -> Map<String, Value> {
     let mut all = if v3 { Definitions::v3() } else { Definitions::v2() };
     let mut named = Vec::new();
     for kind in kinds {
-        let schema = (kind.schema)();
+        let schema = kind.schema();
         all.reference(schema);
         named.push((schema.definition.clone(), kind));
     }

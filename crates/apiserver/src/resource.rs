@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kinds::{Kind, Subresource};
+use kinds::{Kind, Subresource, Text};
 use meta::{Gvr, Status};
 
 use crate::cache::{KindCache, PREFIX};
@@ -12,7 +12,7 @@ use crate::cache::{KindCache, PREFIX};
 /// A kind that is served, with its cache.
 pub struct Resource {
     /// Names, schema and strategy.
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     /// Store key prefix, `/registry/<group>/<plural>/`.
     pub prefix: String,
     /// `apps/v1`.
@@ -24,14 +24,14 @@ pub struct Resource {
 }
 
 impl Resource {
-    fn new(kind: &'static Kind) -> Arc<Self> {
-        let group = if kind.group.is_empty() { "core" } else { kind.group };
+    fn new(kind: Arc<Kind>) -> Arc<Self> {
+        let group = if kind.group.is_empty() { "core" } else { &*kind.group };
         Arc::new(Resource {
-            kind,
             prefix: format!("{PREFIX}{group}/{}/", kind.plural),
             api_version: kind.gvr().api_version(),
-            cache: KindCache::new(kind),
-            counts_generation: counts_generation(kind),
+            cache: KindCache::new(kind.clone()),
+            counts_generation: kind.custom || counts_generation(&kind),
+            kind,
         })
     }
 
@@ -47,7 +47,7 @@ impl Resource {
 
     /// 404 for an object.
     pub fn not_found(&self, name: &str) -> Status {
-        Status::not_found(self.kind.group, self.kind.plural, name)
+        Status::not_found(&self.kind.group, &self.kind.plural, name)
     }
 
     /// A subresource with a handler of its own: its name, kind of body and verbs.
@@ -70,8 +70,8 @@ pub fn object_key(namespace: &str, name: &str) -> String {
 
 /// Upstream counts generations only of some built-in kinds, and of every custom one.
 fn counts_generation(kind: &Kind) -> bool {
-    match kind.group {
-        "" => matches!(kind.plural, "pods" | "replicationcontrollers"),
+    match &*kind.group {
+        "" => matches!(&*kind.plural, "pods" | "replicationcontrollers"),
         "apps" => kind.plural != "controllerrevisions",
         "batch" | "policy" | "networking.k8s.io" | "admissionregistration.k8s.io" => true,
         "apiextensions.k8s.io" | "flowcontrol.apiserver.k8s.io" => true,
@@ -81,24 +81,24 @@ fn counts_generation(kind: &Kind) -> bool {
 
 /// All resources.
 pub struct Catalog {
-    by_plural: HashMap<&'static str, Vec<Arc<Resource>>>,
+    by_plural: HashMap<Text, Vec<Arc<Resource>>>,
     ordered: Vec<Arc<Resource>>,
 }
 
 impl Catalog {
     /// From the registry of kinds.
-    pub fn new(kinds: impl IntoIterator<Item = &'static Kind>) -> Self {
+    pub fn new(kinds: impl IntoIterator<Item = Arc<Kind>>) -> Self {
         let ordered: Vec<Arc<Resource>> = kinds.into_iter().map(Resource::new).collect();
-        let mut by_plural: HashMap<&str, Vec<Arc<Resource>>> = HashMap::new();
+        let mut by_plural: HashMap<Text, Vec<Arc<Resource>>> = HashMap::new();
         for r in &ordered {
-            by_plural.entry(r.kind.plural).or_default().push(r.clone());
+            by_plural.entry(r.kind.plural.clone()).or_default().push(r.clone());
         }
         Catalog { by_plural, ordered }
     }
 
     /// The built-in kinds.
     pub fn built_in() -> Self {
-        Self::new(kinds::all())
+        Self::new(kinds::all().iter().cloned())
     }
 
     /// By group and plural.
@@ -145,10 +145,10 @@ impl Catalog {
     }
 
     /// Group versions, each once, core first.
-    pub fn group_versions(&self) -> Vec<(&'static str, &'static str)> {
+    pub fn group_versions(&self) -> Vec<(&str, &str)> {
         let mut out: Vec<(&str, &str)> = Vec::new();
         for r in &self.ordered {
-            let gv = (r.kind.group, r.kind.version);
+            let gv = (&*r.kind.group, &*r.kind.version);
             if !out.contains(&gv) {
                 out.push(gv);
             }

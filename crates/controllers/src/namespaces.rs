@@ -77,7 +77,7 @@ impl Default for NamespaceController {
         let namespaced = kinds::all().iter().filter(|k| k.scope == Scope::Namespaced);
         let deletable = namespaced.filter(|k| k.verbs.contains(&"delete") && k.verbs.contains(&"list"));
         NamespaceController {
-            contents: deletable.map(kinds::Kind::gvr).collect(),
+            contents: deletable.map(|k| k.gvr()).collect(),
         }
     }
 }

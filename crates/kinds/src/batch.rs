@@ -10,10 +10,10 @@ use crate::edit::{default, default_text, int, items, object, set, text};
 use crate::plain::Names;
 use crate::pods::{default_template, validate_spec};
 use crate::schemas::typed;
-use crate::{Cell, Context, Kind, Strategy, Subresource};
+use crate::{Cell, Context, Declared, Strategy, Subresource};
 
 /// The kinds of this file.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     let names = |kind, plural, singular, short_names| Names {
         group: "batch",
         version: "v1",
@@ -23,9 +23,9 @@ pub(crate) fn kinds() -> Vec<Kind> {
         short_names,
     };
     vec![
-        Kind {
+        Declared {
             categories: &["all"],
-            subresources: &[Subresource::Status],
+            subresources: const { &[Subresource::Status] },
             selectable_fields: &["status.successful"],
             ..names("Job", "jobs", "job", &[]).with(
                 typed::<v1::Job>,
@@ -43,9 +43,9 @@ pub(crate) fn kinds() -> Vec<Kind> {
                 &Job,
             )
         },
-        Kind {
+        Declared {
             categories: &["all"],
-            subresources: &[Subresource::Status],
+            subresources: const { &[Subresource::Status] },
             ..names("CronJob", "cronjobs", "cronjob", &["cj"]).with(
                 typed::<v1::CronJob>,
                 const {

@@ -3,27 +3,27 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::{Cell, Column};
+use crate::{Cell, Column, Text};
 
 /// A column shown always.
 pub(crate) const fn column(name: &'static str, kind: &'static str) -> Column {
     Column {
-        name,
-        kind,
-        format: "",
+        name: Text::Borrowed(name),
+        kind: Text::Borrowed(kind),
+        format: Text::Borrowed(""),
         priority: 0,
-        description: name,
+        description: Text::Borrowed(name),
     }
 }
 
 /// A column shown with `-o wide`.
 pub(crate) const fn wide(name: &'static str, kind: &'static str) -> Column {
     Column {
-        name,
-        kind,
-        format: "",
+        name: Text::Borrowed(name),
+        kind: Text::Borrowed(kind),
+        format: Text::Borrowed(""),
         priority: 1,
-        description: name,
+        description: Text::Borrowed(name),
     }
 }
 

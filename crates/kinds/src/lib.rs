@@ -19,15 +19,16 @@ pub mod resources;
 mod reviews;
 mod schemas;
 
-pub use kind::{Cell, Column, Context, Kind, ScalePaths, Scope, Strategy, Subresource};
+pub(crate) use kind::Declared;
+pub use kind::{Cell, Column, Context, Kind, ScalePaths, Scope, Strategy, Subresource, Text};
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Every built-in kind, in the order of discovery.
-pub fn all() -> &'static [Kind] {
-    static ALL: OnceLock<Vec<Kind>> = OnceLock::new();
+pub fn all() -> &'static [Arc<Kind>] {
+    static ALL: OnceLock<Vec<Arc<Kind>>> = OnceLock::new();
     ALL.get_or_init(|| {
-        let mut out = Vec::new();
+        let mut out: Vec<Declared> = Vec::new();
         out.extend(core::kinds());
         out.extend(apps::kinds());
         out.extend(batch::kinds());
@@ -35,17 +36,17 @@ pub fn all() -> &'static [Kind] {
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
         out.extend(kubevirt::kinds());
-        out
+        out.into_iter().map(|declared| Arc::new(declared.into())).collect()
     })
 }
 
 /// A kind by group and resource name.
-pub fn by_resource(group: &str, plural: &str) -> Option<&'static Kind> {
+pub fn by_resource(group: &str, plural: &str) -> Option<&'static Arc<Kind>> {
     all().iter().find(|k| k.group == group && k.plural == plural)
 }
 
 /// A kind by group and kind.
-pub fn by_kind(group: &str, kind: &str) -> Option<&'static Kind> {
+pub fn by_kind(group: &str, kind: &str) -> Option<&'static Arc<Kind>> {
     all().iter().find(|k| k.group == group && k.kind == kind)
 }
 
@@ -61,8 +62,8 @@ mod tests {
     fn names_are_unique_and_schemas_build() {
         let mut seen = std::collections::BTreeSet::new();
         for kind in all() {
-            assert!(seen.insert((kind.group, kind.plural)), "{} twice", kind.plural);
-            let schema = (kind.schema)();
+            assert!(seen.insert((&kind.group, &kind.plural)), "{} twice", kind.plural);
+            let schema = kind.schema();
             let typed = matches!(schema.shape, Shape::Object { .. });
             assert!(typed, "{} has no fields", kind.kind);
         }
@@ -73,7 +74,7 @@ mod tests {
     fn list_facts_name_fields_that_exist() {
         let mut definitions = object::openapi::Definitions::v2();
         for kind in all() {
-            definitions.reference((kind.schema)());
+            definitions.reference(kind.schema());
         }
         let known = |owner: &str, field: &str| {
             definitions.all.iter().any(|(name, schema)| {
@@ -94,15 +95,15 @@ mod tests {
         for kind in all() {
             for object in [json!({}), json!({"metadata": {"name": "a"}, "spec": {}, "status": {}})] {
                 assert_eq!(
-                    kind.strategy.row(&object, now).len(),
+                    kind.strategy().row(&object, now).len(),
                     kind.columns.len(),
                     "{}",
                     kind.kind
                 );
                 let mut once = object.clone();
-                kind.strategy.default(&mut once);
+                kind.strategy().default(&mut once);
                 let mut twice = once.clone();
-                kind.strategy.default(&mut twice);
+                kind.strategy().default(&mut twice);
                 assert_eq!(once, twice, "{}", kind.kind);
             }
         }
@@ -154,16 +155,16 @@ mod tests {
             let context = Context { now: Timestamp::UNIX_EPOCH, namespace: "n", user: "u" };
             for kind in all() {
                 let mut new = object.clone();
-                kind.strategy.prepare_create(&context, &mut new);
-                kind.strategy.prepare_update(&context, &mut new, &other);
-                kind.strategy.default(&mut new);
-                let _ = kind.strategy.validate_create(&new);
-                let _ = kind.strategy.validate_update(&new, &other);
-                let _ = kind.strategy.validate_status_update(&new, &other);
-                let _ = kind.strategy.warnings(&new);
-                let _ = kind.strategy.row(&new, Timestamp::UNIX_EPOCH);
-                let _ = kind.strategy.delete_grace(&new, None);
-                let _ = kind.strategy.field(&new, "status.phase");
+                kind.strategy().prepare_create(&context, &mut new);
+                kind.strategy().prepare_update(&context, &mut new, &other);
+                kind.strategy().default(&mut new);
+                let _ = kind.strategy().validate_create(&new);
+                let _ = kind.strategy().validate_update(&new, &other);
+                let _ = kind.strategy().validate_status_update(&new, &other);
+                let _ = kind.strategy().warnings(&new);
+                let _ = kind.strategy().row(&new, Timestamp::UNIX_EPOCH);
+                let _ = kind.strategy().delete_grace(&new, None);
+                let _ = kind.strategy().field(&new, "status.phase");
             }
         }
     }

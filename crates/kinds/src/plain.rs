@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::columns::{AGE, age, column, text_or_none, wide};
 use crate::schemas::typed;
-use crate::{Cell, Column, Kind, Scope, Strategy, Subresource};
+use crate::{Cell, Column, Declared, Scope, Strategy, Subresource};
 
 /// Names of a kind.
 pub(crate) struct Names {
@@ -31,8 +31,8 @@ impl Names {
         schema: fn() -> &'static object::schema::Schema,
         columns: &'static [Column],
         strategy: &'static dyn Strategy,
-    ) -> Kind {
-        Kind {
+    ) -> Declared {
+        Declared {
             group: self.group,
             version: self.version,
             kind: self.kind,
@@ -41,8 +41,8 @@ impl Names {
             short_names: self.short_names,
             categories: &[],
             scope: Scope::Namespaced,
-            subresources: &[],
-            verbs: Kind::ALL_VERBS,
+            subresources: const { &[] },
+            verbs: crate::Kind::ALL_VERBS,
             schema,
             columns,
             strategy,
@@ -86,14 +86,14 @@ fn names(
 }
 
 /// The kinds of this file.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     let mut out = networking();
     out.extend(storage());
     out.extend(others());
     out
 }
 
-fn networking() -> Vec<Kind> {
+fn networking() -> Vec<Declared> {
     use api::{discovery, networking};
     vec![
         names(
@@ -116,7 +116,7 @@ fn networking() -> Vec<Kind> {
             },
             &EndpointSlice,
         ),
-        Kind {
+        Declared {
             subresources: STATUS,
             ..names("networking.k8s.io", "v1", "Ingress", "ingresses", "ingress", &["ing"]).with(
                 typed::<networking::v1::Ingress>,
@@ -124,7 +124,7 @@ fn networking() -> Vec<Kind> {
                 &Row(&["/spec/ingressClassName"]),
             )
         },
-        Kind {
+        Declared {
             scope: Scope::Cluster,
             ..names(
                 "networking.k8s.io",
@@ -177,10 +177,10 @@ impl Strategy for EndpointSlice {
     }
 }
 
-fn storage() -> Vec<Kind> {
+fn storage() -> Vec<Declared> {
     use api::storage::v1;
     const GROUP: &str = "storage.k8s.io";
-    let cluster = |kind: Kind| Kind {
+    let cluster = |kind: Declared| Declared {
         scope: Scope::Cluster,
         ..kind
     };
@@ -210,7 +210,7 @@ fn storage() -> Vec<Kind> {
             const { &[AGE] },
             &AGE_ONLY,
         )),
-        cluster(Kind {
+        cluster(Declared {
             subresources: STATUS,
             ..names(
                 GROUP,
@@ -249,14 +249,14 @@ impl Strategy for StorageClass {
     }
 }
 
-fn others() -> Vec<Kind> {
+fn others() -> Vec<Declared> {
     vec![
         names("coordination.k8s.io", "v1", "Lease", "leases", "lease", &[]).with(
             typed::<api::coordination::v1::Lease>,
             const { &[column("Holder", "string"), AGE] },
             &Row(&["/spec/holderIdentity"]),
         ),
-        Kind {
+        Declared {
             scope: Scope::Cluster,
             ..names(
                 "scheduling.k8s.io",
@@ -272,7 +272,7 @@ fn others() -> Vec<Kind> {
                 &PriorityClass,
             )
         },
-        Kind {
+        Declared {
             subresources: STATUS,
             ..names(
                 "policy",
@@ -299,7 +299,7 @@ fn others() -> Vec<Kind> {
                 ]),
             )
         },
-        Kind {
+        Declared {
             subresources: STATUS,
             ..names(
                 "autoscaling",
@@ -328,7 +328,7 @@ fn others() -> Vec<Kind> {
                 ]),
             )
         },
-        Kind {
+        Declared {
             scope: Scope::Cluster,
             ..names(
                 "node.k8s.io",
@@ -344,12 +344,14 @@ fn others() -> Vec<Kind> {
                 &Row(&["/handler"]),
             )
         },
-        Kind {
+        Declared {
             scope: Scope::Cluster,
-            subresources: &[
-                Subresource::Status,
-                Subresource::Custom("approval", "CertificateSigningRequest", &["get", "patch", "update"]),
-            ],
+            subresources: const {
+                &[
+                    Subresource::Status,
+                    Subresource::Custom("approval", "CertificateSigningRequest", &["get", "patch", "update"]),
+                ]
+            },
             ..names(
                 "certificates.k8s.io",
                 "v1",

@@ -10,12 +10,12 @@ use crate::columns::{AGE, age, column, text_or_none, wide};
 use crate::edit::{default_text, items, items_mut, text};
 use crate::plain::Names;
 use crate::schemas::typed;
-use crate::{Cell, Kind, Scope, Strategy};
+use crate::{Cell, Declared, Scope, Strategy};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// The kinds of this file.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     let names = |kind, plural, singular| Names {
         group: GROUP,
         version: "v1",
@@ -34,7 +34,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
             wide("ServiceAccounts", "string"),
         ]
     };
-    let cluster = |kind: Kind| Kind {
+    let cluster = |kind: Declared| Declared {
         scope: Scope::Cluster,
         ..kind
     };

@@ -5,10 +5,10 @@ use k8s_openapi::api::{authentication, authorization};
 use crate::columns::AGE;
 use crate::plain::{AGE_ONLY, Names};
 use crate::schemas::typed;
-use crate::{Kind, Scope};
+use crate::{Declared, Scope};
 
 /// The kinds of this file.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     use authorization::v1 as z;
     vec![
         review(
@@ -46,7 +46,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
             "selfsubjectrulesreview",
             typed::<z::SelfSubjectRulesReview>,
         ),
-        Kind {
+        Declared {
             scope: Scope::Namespaced,
             ..review(
                 "authorization.k8s.io",
@@ -65,7 +65,7 @@ fn review(
     plural: &'static str,
     singular: &'static str,
     schema: fn() -> &'static object::schema::Schema,
-) -> Kind {
+) -> Declared {
     let names = Names {
         group,
         version: "v1",
@@ -74,7 +74,7 @@ fn review(
         singular,
         short_names: &[],
     };
-    Kind {
+    Declared {
         scope: Scope::Cluster,
         verbs: &["create"],
         ..names.with(schema, const { &[AGE] }, &AGE_ONLY)

@@ -56,7 +56,7 @@ impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut controllers = controllers::all("PEM");
         controllers.extend(controllers::machines());
-        let collected = kinds::all().iter().filter(|k| k.kind != "Event").map(kinds::Kind::gvr);
+        let collected = kinds::all().iter().filter(|k| k.kind != "Event").map(|k| k.gvr());
         Simulation {
             world: World::default(),
             dice: Dice::new(seed),

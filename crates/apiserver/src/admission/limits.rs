@@ -25,7 +25,7 @@ fn in_namespace(core: &Core, plural: &str, namespace: &str) -> Vec<Arc<Object>> 
         namespace: namespace.to_owned(),
         ..Selection::default()
     };
-    let (items, _) = select(&snapshot, resource.kind, &selection, "", usize::MAX);
+    let (items, _) = select(&snapshot, &resource.kind, &selection, "", usize::MAX);
     items.into_iter().map(|(_, item)| item.object.clone()).collect()
 }
 
@@ -80,7 +80,7 @@ impl Admission for LimitRanger {
                 .into_iter()
                 .flatten()
             {
-                let problems = match (limit["type"].as_str(), a.kind().kind) {
+                let problems = match (limit["type"].as_str(), &*a.kind().kind) {
                     (Some("Container"), "Pod") => {
                         let containers = a.object.pointer("/spec/containers").and_then(Value::as_array);
                         containers
@@ -190,7 +190,7 @@ impl Admission for ResourceQuota {
         }
         // Two writers must not both take the last place.
         a.held.push(Box::new(core.quota.clone().lock_owned().await));
-        let wanted = usage(a.kind().group, a.kind().plural, &a.object);
+        let wanted = usage(&a.kind().group, &a.kind().plural, &a.object);
         let mut used: Option<BTreeMap<String, Quantity>> = None;
         for quota in quotas {
             let value = quota.to_value();
@@ -242,9 +242,9 @@ fn usage_of_namespace(core: &Core, namespace: &str) -> BTreeMap<String, Quantity
             namespace: namespace.to_owned(),
             ..Selection::default()
         };
-        let (items, _) = select(&snapshot, resource.kind, &selection, "", usize::MAX);
+        let (items, _) = select(&snapshot, &resource.kind, &selection, "", usize::MAX);
         for (_, item) in items {
-            for (name, amount) in usage(resource.kind.group, resource.kind.plural, &item.object.to_value()) {
+            for (name, amount) in usage(&resource.kind.group, &resource.kind.plural, &item.object.to_value()) {
                 let sum = out.entry(name).or_default();
                 *sum = *sum + amount;
             }

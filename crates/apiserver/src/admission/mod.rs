@@ -52,8 +52,8 @@ pub struct Attributes<'a> {
 
 impl Attributes<'_> {
     /// The kind of the object.
-    pub fn kind(&self) -> &'static Kind {
-        self.target.resource.kind
+    pub fn kind(&self) -> &Kind {
+        &self.target.resource.kind
     }
 
     /// Whether this creates an object of a kind.

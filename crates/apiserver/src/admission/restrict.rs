@@ -21,7 +21,7 @@ impl Admission for NodeRestriction {
     }
 
     fn handles(&self, a: &Attributes<'_>) -> bool {
-        a.call.user.as_node().is_some() && matches!(a.kind().kind, "Node" | "Pod" | "Lease")
+        a.call.user.as_node().is_some() && matches!(&*a.kind().kind, "Node" | "Pod" | "Lease")
     }
 
     async fn validate(&self, core: &Core, a: &mut Attributes<'_>) -> Result<(), Status> {
@@ -29,7 +29,7 @@ impl Admission for NodeRestriction {
             return Ok(());
         };
         let own = |name: &str| name == node;
-        match (a.kind().kind, a.operation) {
+        match (&*a.kind().kind, a.operation) {
             ("Node", _) if !own(a.target.name) => Err(a.target.forbidden(format!(
                 "node \"{node}\" is not allowed to modify node \"{}\"",
                 a.target.name
@@ -79,10 +79,10 @@ impl Admission for Escalation {
 
     async fn validate(&self, core: &Core, a: &mut Attributes<'_>) -> Result<(), Status> {
         let (kind, namespace) = (a.kind(), a.target.namespace);
-        let binds = matches!(kind.kind, "RoleBinding" | "ClusterRoleBinding");
+        let binds = matches!(&*kind.kind, "RoleBinding" | "ClusterRoleBinding");
         let role = &a.object["roleRef"];
         let (resource, name) = match (binds, role["kind"].as_str()) {
-            (false, _) => (kind.plural, a.target.name),
+            (false, _) => (&*kind.plural, a.target.name),
             (true, Some("ClusterRole")) => ("clusterroles", role["name"].as_str().unwrap_or_default()),
             (true, _) => ("roles", role["name"].as_str().unwrap_or_default()),
         };

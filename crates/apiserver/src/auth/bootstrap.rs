@@ -198,7 +198,7 @@ impl Core {
             return;
         };
         let (snapshot, _) = resource.cache.snapshot();
-        let (items, _) = select(&snapshot, resource.kind, &Selection::default(), "", usize::MAX);
+        let (items, _) = select(&snapshot, &resource.kind, &Selection::default(), "", usize::MAX);
         for (_, item) in items {
             let object = &item.object;
             let value = object.to_value();

@@ -38,7 +38,7 @@ impl Core {
         let (snapshot, _) = pods.cache.snapshot();
         let (low, high) = (format!("{}/", access.namespace), format!("{}0", access.namespace));
         let range = snapshot.range::<str, _>((std::ops::Bound::Included(&*low), std::ops::Bound::Excluded(&*high)));
-        let kind: &Kind = pods.kind;
+        let kind: &Kind = &pods.kind;
         let mut on_node = range.filter(|(_, item)| item.field(kind, "spec.nodeName") == node);
         on_node.any(|(_, item)| names(&item.object.to_value(), access))
     }
@@ -47,7 +47,7 @@ impl Core {
     pub(crate) fn pod_is_on(&self, node: &str, namespace: &str, name: &str) -> bool {
         let pods = self.catalog.find("", "pods");
         let item = pods.and_then(|p| Some((p, p.cache.get(&object_key(namespace, name))?)));
-        item.is_some_and(|(p, item)| item.field(p.kind, "spec.nodeName") == node)
+        item.is_some_and(|(p, item)| item.field(&p.kind, "spec.nodeName") == node)
     }
 }
 

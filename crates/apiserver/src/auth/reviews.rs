@@ -12,7 +12,7 @@ use crate::registry::{Call, Target};
 impl Core {
     /// Answers a review that was "created".
     pub(crate) fn answer_review(&self, call: &Call, target: Target<'_>, mut review: Value) -> Result<Value, Status> {
-        let status = match target.resource.kind.kind {
+        let status = match &*target.resource.kind.kind {
             "TokenReview" => self.review_token(&review["spec"]),
             "SelfSubjectReview" => json!({"userInfo": user_info(&call.user)}),
             "SelfSubjectAccessReview" => self.review_access(&call.user, &review["spec"], None)?,
@@ -21,7 +21,7 @@ impl Core {
                 self.review_access(&subject(&review["spec"])?, &review["spec"], Some(target.namespace))?
             }
             "SelfSubjectRulesReview" => self.review_rules(call, &review["spec"])?,
-            _ => return Err(Status::method_not_allowed("", target.resource.kind.plural, "create")),
+            _ => return Err(Status::method_not_allowed("", &target.resource.kind.plural, "create")),
         };
         review["status"] = status;
         if !review["metadata"].is_object() {

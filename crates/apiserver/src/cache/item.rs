@@ -34,7 +34,7 @@ impl Item {
             let value = self.object.to_value();
             kind.selectable_fields
                 .iter()
-                .map(|f| kind.strategy.field(&value, f))
+                .map(|f| kind.strategy().field(&value, f))
                 .collect()
         });
         let at = kind.selectable_fields.iter().position(|f| *f == path);
@@ -71,7 +71,7 @@ impl Selection {
             let known = match field.as_str() {
                 "metadata.name" => true,
                 "metadata.namespace" => kind.namespaced(),
-                other => kind.selectable_fields.contains(&other),
+                other => kind.selectable_fields.iter().any(|f| f == other),
             };
             if !known {
                 return Err(Status::bad_request(format!(

@@ -84,7 +84,7 @@ impl Event {
 
 /// The cache of one kind.
 pub struct KindCache {
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     state: Mutex<State>,
 }
 
@@ -132,7 +132,7 @@ pub enum Begin {
 
 impl KindCache {
     /// An empty cache.
-    pub fn new(kind: &'static Kind) -> Self {
+    pub fn new(kind: Arc<Kind>) -> Self {
         KindCache {
             kind,
             state: Mutex::new(State {
@@ -202,7 +202,7 @@ impl KindCache {
             state.ring_after = oldest.revision;
         }
         state.ring.push_back(event.clone());
-        state.tell(self.kind, &event);
+        state.tell(&self.kind, &event);
     }
 
     /// One object.
@@ -305,7 +305,7 @@ impl KindCache {
                 let at = state.ring.partition_point(|e| e.revision <= revision);
                 let seen = state.ring.iter().skip(at);
                 out.replay = seen
-                    .filter_map(|e| Some((e.clone(), e.seen_by(self.kind, selection)?)))
+                    .filter_map(|e| Some((e.clone(), e.seen_by(&self.kind, selection)?)))
                     .collect();
             }
         }

@@ -26,7 +26,7 @@ pub enum Delivery {
 
 /// A watch in progress.
 pub struct Watch {
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     selection: Selection,
     initial: Option<(Snapshot, Arc<str>)>,
     /// Initial objects taken, not yet delivered.
@@ -38,7 +38,7 @@ pub struct Watch {
 
 impl Watch {
     /// Wraps a subscription.
-    pub fn new(kind: &'static Kind, selection: Selection, from: Subscription) -> Self {
+    pub fn new(kind: Arc<Kind>, selection: Selection, from: Subscription) -> Self {
         Watch {
             kind,
             selection,
@@ -56,7 +56,7 @@ impl Watch {
             return Poll::Ready(Some(Delivery::Object(Verb::Added, item.object.clone())));
         }
         if let Some((snapshot, after)) = &mut self.initial {
-            let (items, more) = select(snapshot, self.kind, &self.selection, after, STEP);
+            let (items, more) = select(snapshot, &self.kind, &self.selection, after, STEP);
             if let Some((key, _)) = items.last() {
                 *after = key.clone();
             }

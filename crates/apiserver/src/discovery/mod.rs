@@ -123,7 +123,7 @@ impl Discovery {
                 format!("apis/{group}/{version}")
             };
             // The content changes with the program and with the kinds, so their names are enough.
-            let names: Vec<&str> = kinds_of(&core.catalog, group, version).map(|k| k.kind).collect();
+            let names: Vec<&str> = kinds_of(&core.catalog, group, version).map(|k| &*k.kind).collect();
             let hash = hash(format!("{}{names:?}", core.config.git_version).as_bytes());
             let url = format!("/openapi/v3/{path}?hash={hash}");
             paths.insert(path, json!({"serverRelativeURL": url}));
@@ -220,14 +220,14 @@ fn roots(catalog: &Catalog) -> Value {
     json!({"paths": paths})
 }
 
-fn kinds_of<'c>(catalog: &'c Catalog, group: &'c str, version: &'c str) -> impl Iterator<Item = &'static Kind> + 'c {
+fn kinds_of<'c>(catalog: &'c Catalog, group: &'c str, version: &'c str) -> impl Iterator<Item = &'c Kind> + 'c {
     catalog
         .iter()
-        .map(|r| r.kind)
+        .map(|r| &*r.kind)
         .filter(move |k| k.group == group && k.version == version)
 }
 
-fn group_names(catalog: &Catalog) -> Vec<&'static str> {
+fn group_names(catalog: &Catalog) -> Vec<&str> {
     let mut names: Vec<&str> = Vec::new();
     for (group, _) in catalog.group_versions() {
         if !group.is_empty() && !names.contains(&group) {
@@ -262,13 +262,13 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Response<B
             entry["categories"] = json!(kind.categories);
         }
         list.push(entry);
-        for s in kind.subresources {
+        for s in &kind.subresources {
             let (name, gvk, verbs) = subresource(kind, s);
             let mut entry = json!({
                 "name": format!("{}/{name}", kind.plural), "singularName": "",
                 "namespaced": kind.namespaced(), "kind": gvk.2, "verbs": verbs,
             });
-            if (gvk.0, gvk.1) != (kind.group, kind.version) {
+            if (gvk.0, gvk.1) != (&*kind.group, &*kind.version) {
                 entry["group"] = gvk.0.into();
                 entry["version"] = gvk.1.into();
             }
@@ -297,23 +297,19 @@ fn machine_parts(group: &str, version: &str) -> Value {
 }
 
 /// Name, group-version-kind of the body, and verbs of a subresource.
-pub(crate) fn subresource(
-    kind: &Kind,
+pub(crate) fn subresource<'k>(
+    kind: &'k Kind,
     s: &Subresource,
-) -> (
-    &'static str,
-    (&'static str, &'static str, &'static str),
-    &'static [&'static str],
-) {
+) -> (&'static str, (&'k str, &'k str, &'k str), &'static [&'static str]) {
     const WRITE: &[&str] = &["get", "patch", "update"];
     match s {
-        Subresource::Status => ("status", (kind.group, kind.version, kind.kind), WRITE),
+        Subresource::Status => ("status", (&*kind.group, &*kind.version, &*kind.kind), WRITE),
         Subresource::Scale(_) => ("scale", ("autoscaling", "v1", "Scale"), WRITE),
         Subresource::Custom(name, body, verbs) => {
             let (group, version) = match *body {
                 "Eviction" => ("policy", "v1"),
                 "TokenRequest" => ("authentication.k8s.io", "v1"),
-                _ => (kind.group, kind.version),
+                _ => (&*kind.group, &*kind.version),
             };
             (name, (group, version, body), verbs)
         }
@@ -344,13 +340,13 @@ fn aggregated(catalog: &Catalog, core: bool) -> Value {
     json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": items})
 }
 
-fn aggregated_kind(kind: &'static Kind) -> Value {
+fn aggregated_kind(kind: &Kind) -> Value {
     let response =
         |(group, version, kind): (&str, &str, &str)| json!({"group": group, "version": version, "kind": kind});
     let mut entry = json!({
         "resource": kind.plural, "singularResource": kind.singular,
         "scope": if kind.namespaced() { "Namespaced" } else { "Cluster" },
-        "responseKind": response((kind.group, kind.version, kind.kind)), "verbs": kind.verbs,
+        "responseKind": response((&*kind.group, &*kind.version, &*kind.kind)), "verbs": kind.verbs,
     });
     if !kind.short_names.is_empty() {
         entry["shortNames"] = json!(kind.short_names);

@@ -10,9 +10,9 @@ use crate::machinery;
 
 /// The one document of version 2.
 pub(super) fn v2(core: &Core) -> Value {
-    let definitions = machinery::definitions(core.catalog.iter().map(|r| r.kind), false);
+    let definitions = machinery::definitions(core.catalog.iter().map(|r| &*r.kind), false);
     let mut paths = Map::new();
-    core.catalog.iter().for_each(|r| add_paths(&mut paths, r.kind, false));
+    core.catalog.iter().for_each(|r| add_paths(&mut paths, &r.kind, false));
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": core.config.git_version},
@@ -36,7 +36,7 @@ pub(super) fn v3(core: &Core, group: &str, version: &str) -> Value {
     })
 }
 
-fn add_paths(paths: &mut Map<String, Value>, kind: &'static Kind, v3: bool) {
+fn add_paths(paths: &mut Map<String, Value>, kind: &Kind, v3: bool) {
     let root = if kind.group.is_empty() {
         format!("/api/{}", kind.version)
     } else {
@@ -47,7 +47,7 @@ fn add_paths(paths: &mut Map<String, Value>, kind: &'static Kind, v3: bool) {
     } else {
         format!("{root}/{}", kind.plural)
     };
-    let gvk = (kind.group, kind.version, kind.kind);
+    let gvk = (&*kind.group, &*kind.version, &*kind.kind);
     let verbs = |wanted: &[(&str, &str, &str)]| -> Map<String, Value> {
         let served = wanted.iter().filter(|(verb, ..)| kind.verbs.contains(verb));
         served
@@ -77,12 +77,12 @@ fn add_paths(paths: &mut Map<String, Value>, kind: &'static Kind, v3: bool) {
         let list = operation(kind, gvk, "ForAllNamespaces", "get", "list", v3);
         paths.insert(format!("{root}/{}", kind.plural), json!({"get": list}));
     }
-    for s in kind.subresources {
+    for s in &kind.subresources {
         add_subresource(paths, kind, s, &collection, v3);
     }
 }
 
-fn add_subresource(paths: &mut Map<String, Value>, kind: &'static Kind, s: &Subresource, collection: &str, v3: bool) {
+fn add_subresource(paths: &mut Map<String, Value>, kind: &Kind, s: &Subresource, collection: &str, v3: bool) {
     let (name, gvk, verbs) = subresource(kind, s);
     let mut item = Map::new();
     for verb in verbs {

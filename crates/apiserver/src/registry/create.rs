@@ -57,7 +57,7 @@ impl Core {
         mut value: Value,
         apply: Option<Option<bytes::Bytes>>,
     ) -> Result<Answer, Status> {
-        let (resource, kind) = (target.resource, target.resource.kind);
+        let (resource, kind) = (target.resource, &target.resource.kind);
         let given = value.pointer_mut("/metadata/managedFields").map(Value::take);
         metadata::fill_new(&mut value, resource, call.now);
         metadata::generate_name(&mut value);
@@ -69,7 +69,7 @@ impl Core {
             namespace: target.namespace,
             user: &call.user.name,
         };
-        kind.strategy.prepare_create(&context, &mut value);
+        kind.strategy().prepare_create(&context, &mut value);
         let name = meta_str(&value, "name").to_owned();
         let mut attributes = Attributes {
             call,
@@ -88,12 +88,12 @@ impl Core {
         metadata::validate(resource, &value, &mut errors);
         errors.extend(machinery::validate(kind, &value));
         if errors.is_empty() {
-            errors.extend(kind.strategy.validate_create(&value));
+            errors.extend(kind.strategy().validate_create(&value));
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(kind.group, kind.kind, &name, &errors));
+            return Err(Status::invalid(&kind.group, &kind.kind, &name, &errors));
         }
-        kind.strategy.warnings(&value).into_iter().for_each(|w| call.warn(w));
+        kind.strategy().warnings(&value).into_iter().for_each(|w| call.warn(w));
         let mut attributes = Attributes {
             call,
             target: Target { name: &name, ..target },
@@ -115,17 +115,17 @@ impl Core {
         }
         match self.commit_create(target, &name, &draft).await? {
             Written::Done(object) => Ok(object),
-            Written::Lost => Err(Status::already_exists(kind.group, kind.plural, &name)),
+            Written::Lost => Err(Status::already_exists(&kind.group, &kind.plural, &name)),
         }
     }
 }
 
 /// Prunes and defaults, and says what was dropped as the call asks.
 pub(super) fn shape(call: &Call, resource: &Resource, value: &mut Value) -> Result<(), Status> {
-    let unknown = machinery::prune(resource.kind, value)?;
+    let unknown = machinery::prune(&resource.kind, value)?;
     report(call, unknown)?;
-    machinery::default(resource.kind, value);
-    resource.kind.strategy.default(value);
+    machinery::default(&resource.kind, value);
+    resource.kind.strategy().default(value);
     Ok(())
 }
 

@@ -164,7 +164,7 @@ impl Core {
         request: &DeleteRequest,
     ) -> Result<Vec<Arc<Object>>, Status> {
         let (snapshot, _) = target.resource.cache.snapshot();
-        let (items, _) = select(&snapshot, target.resource.kind, selection, "", usize::MAX);
+        let (items, _) = select(&snapshot, &target.resource.kind, selection, "", usize::MAX);
         let mut out = Vec::with_capacity(items.len());
         for (_, item) in items {
             let object = &item.object;
@@ -238,7 +238,7 @@ fn mark(target: Target<'_>, before: &Value, request: &DeleteRequest, now: Timest
     let grace = target
         .resource
         .kind
-        .strategy
+        .strategy()
         .delete_grace(before, request.grace_period_seconds)
         .unwrap_or(0)
         .max(0);

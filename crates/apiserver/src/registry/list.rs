@@ -138,7 +138,7 @@ impl Core {
         listed.limit = query.limit;
         let (page, more) = select(
             &listed.snapshot,
-            target.resource.kind,
+            &target.resource.kind,
             selection,
             &listed.after,
             query.limit,

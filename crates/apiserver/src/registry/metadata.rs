@@ -100,7 +100,7 @@ fn check_kind(resource: &Resource, value: &mut Value) -> Result<(), Status> {
         )));
     }
     value["apiVersion"] = resource.api_version.as_str().into();
-    value["kind"] = resource.kind.kind.into();
+    value["kind"] = (*resource.kind.kind).into();
     Ok(())
 }
 
@@ -185,12 +185,12 @@ pub(crate) fn validate(resource: &Resource, value: &Value, errors: &mut ErrorLis
     if name.is_empty() {
         errors.required(&path.child("name"), "name or generateName is required");
     } else {
-        for problem in resource.kind.strategy.validate_name(name) {
+        for problem in resource.kind.strategy().validate_name(name) {
             errors.invalid(&path.child("name"), quoted(name), problem);
         }
     }
     if !generated.is_empty() && name.is_empty() {
-        for problem in resource.kind.strategy.validate_name(&format!("{generated}x")) {
+        for problem in resource.kind.strategy().validate_name(&format!("{generated}x")) {
             errors.invalid(&path.child("generateName"), quoted(generated), problem);
         }
     }

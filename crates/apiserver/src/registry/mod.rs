@@ -127,17 +127,17 @@ impl<'a> Target<'a> {
 
     /// 409 for a stale write.
     pub fn modified(&self) -> Status {
-        Status::modified(self.resource.kind.group, self.resource.kind.plural, self.name)
+        Status::modified(&self.resource.kind.group, &self.resource.kind.plural, self.name)
     }
 
     /// 409 for a precondition.
     pub fn conflict(&self, why: impl std::fmt::Display) -> Status {
-        Status::conflict(self.resource.kind.group, self.resource.kind.plural, self.name, why)
+        Status::conflict(&self.resource.kind.group, &self.resource.kind.plural, self.name, why)
     }
 
     /// 403.
     pub fn forbidden(&self, why: impl std::fmt::Display) -> Status {
-        Status::forbidden(self.resource.kind.group, self.resource.kind.plural, self.name, why)
+        Status::forbidden(&self.resource.kind.group, &self.resource.kind.plural, self.name, why)
     }
 }
 

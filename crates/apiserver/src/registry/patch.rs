@@ -27,7 +27,7 @@ impl Core {
     /// PATCH of an object or of its status.
     pub async fn patch(&self, call: &Call, target: Target<'_>, request: PatchRequest) -> Result<Answer, Status> {
         report(call, request.problems)?;
-        let kind = target.resource.kind;
+        let kind = &target.resource.kind;
         if request.form == PatchType::Apply {
             return self.apply(call, target, request.document).await;
         }
@@ -97,7 +97,7 @@ impl Core {
                 target.name
             )));
         }
-        let kind = target.resource.kind;
+        let kind = &target.resource.kind;
         let unknown = machinery::prune(kind, &mut document)?;
         report(call, unknown)?;
         let manager = Manager::of(call, target.subresource);

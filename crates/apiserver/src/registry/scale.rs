@@ -14,15 +14,15 @@ impl Core {
     /// GET of `scale`.
     pub fn scale(&self, target: Target<'_>) -> Result<Value, Status> {
         let paths = paths(target)?;
-        Ok(scale_of(&*self.current(target)?, paths))
+        Ok(scale_of(&*self.current(target)?, &paths))
     }
 
     /// PUT of `scale`.
     pub async fn update_scale(&self, call: &Call, target: Target<'_>, input: Input) -> Result<Value, Status> {
         let paths = paths(target)?;
         let wanted = input.value;
-        let changed = self.set_scale(call, target, paths, &|_| Ok(wanted.clone())).await?;
-        Ok(scale_of(&changed, paths))
+        let changed = self.set_scale(call, target, &paths, &|_| Ok(wanted.clone())).await?;
+        Ok(scale_of(&changed, &paths))
     }
 
     /// PATCH of `scale`.
@@ -41,15 +41,15 @@ impl Core {
             }
             Ok(scale)
         };
-        let changed = self.set_scale(call, target, paths, &apply).await?;
-        Ok(scale_of(&changed, paths))
+        let changed = self.set_scale(call, target, &paths, &apply).await?;
+        Ok(scale_of(&changed, &paths))
     }
 
     async fn set_scale(
         &self,
         call: &Call,
         target: Target<'_>,
-        paths: ScalePaths,
+        paths: &ScalePaths,
         wanted: &(dyn Fn(&Value) -> Result<Value, Status> + Sync),
     ) -> Result<Answer, Status> {
         let main = Target {
@@ -74,7 +74,7 @@ impl Core {
             if let Some(metadata) = meta_mut(&mut value) {
                 metadata.insert("resourceVersion".into(), meta_str(&scale, "resourceVersion").into());
             }
-            set(&mut value, paths.spec_replicas, replicas.into());
+            set(&mut value, &paths.spec_replicas, replicas.into());
             Ok(Change { value, managed: None })
         })
         .await
@@ -83,7 +83,7 @@ impl Core {
 
 fn paths(target: Target<'_>) -> Result<ScalePaths, Status> {
     let found = target.resource.kind.subresources.iter().find_map(|s| match s {
-        Subresource::Scale(paths) => Some(*paths),
+        Subresource::Scale(paths) => Some(paths.clone()),
         _ => None,
     });
     found.ok_or_else(Status::no_such_path)
@@ -106,10 +106,10 @@ fn set(value: &mut Value, path: &str, to: Value) {
     *at = to;
 }
 
-fn scale_of(object: &Object, paths: ScalePaths) -> Value {
+fn scale_of(object: &Object, paths: &ScalePaths) -> Value {
     let value = object.to_value();
     let number = |path: &str| get(&value, path).and_then(Value::as_i64).unwrap_or(0);
-    let selector = match get(&value, paths.selector) {
+    let selector = match get(&value, &paths.selector) {
         Some(Value::String(s)) => s.clone(),
         Some(v @ Value::Object(m)) if m.contains_key("matchLabels") || m.contains_key("matchExpressions") => {
             LabelSelector::from_object(v).map(|s| s.to_string()).unwrap_or_default()
@@ -123,7 +123,7 @@ fn scale_of(object: &Object, paths: ScalePaths) -> Value {
         }
         _ => String::new(),
     };
-    let mut status = json!({"replicas": number(paths.status_replicas)});
+    let mut status = json!({"replicas": number(&paths.status_replicas)});
     if !selector.is_empty() {
         status["selector"] = selector.into();
     }
@@ -139,7 +139,7 @@ fn scale_of(object: &Object, paths: ScalePaths) -> Value {
     json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": metadata,
-        "spec": {"replicas": number(paths.spec_replicas)},
+        "spec": {"replicas": number(&paths.spec_replicas)},
         "status": status,
     })
 }

@@ -89,7 +89,7 @@ impl Core {
         mut value: Value,
         managed: Option<Option<Bytes>>,
     ) -> Result<Written, Status> {
-        let (resource, kind) = (target.resource, target.resource.kind);
+        let (resource, kind) = (target.resource, &target.resource.kind);
         let before = old.to_value();
         let given = value.pointer_mut("/metadata/managedFields").map(Value::take);
         metadata::keep_old(&mut value, &before);
@@ -156,7 +156,7 @@ impl Core {
 
 /// Keeps what this kind of write may not change.
 fn prepare(call: &Call, target: Target<'_>, value: &mut Value, before: &Value) {
-    let kind = target.resource.kind;
+    let kind = &target.resource.kind;
     if target.subresource == "status" {
         keep_all_but_status(value, before);
         return;
@@ -169,12 +169,12 @@ fn prepare(call: &Call, target: Target<'_>, value: &mut Value, before: &Value) {
         namespace: target.namespace,
         user: &call.user.name,
     };
-    kind.strategy.prepare_update(&context, value, before);
+    kind.strategy().prepare_update(&context, value, before);
 }
 
 /// Refuses what is not valid; warns of what is unwise.
 fn check(call: &Call, target: Target<'_>, value: &Value, before: &Value) -> Result<(), Status> {
-    let kind = target.resource.kind;
+    let kind = &target.resource.kind;
     let is_status = target.subresource == "status";
     let mut errors = ErrorList::new();
     metadata::validate(target.resource, value, &mut errors);
@@ -182,16 +182,16 @@ fn check(call: &Call, target: Target<'_>, value: &Value, before: &Value) -> Resu
     errors.extend(machinery::validate(kind, value));
     if errors.is_empty() {
         errors.extend(if is_status {
-            kind.strategy.validate_status_update(value, before)
+            kind.strategy().validate_status_update(value, before)
         } else {
-            kind.strategy.validate_update(value, before)
+            kind.strategy().validate_update(value, before)
         });
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(kind.group, kind.kind, target.name, &errors));
+        return Err(Status::invalid(&kind.group, &kind.kind, target.name, &errors));
     }
     if !is_status {
-        kind.strategy.warnings(value).into_iter().for_each(|w| call.warn(w));
+        kind.strategy().warnings(value).into_iter().for_each(|w| call.warn(w));
     }
     Ok(())
 }
@@ -216,8 +216,8 @@ fn check_preconditions(target: Target<'_>, wanted: &Value, old: &Object) -> Resu
             let mut errors = ErrorList::new();
             let path = meta::field::Path::new("metadata").child("resourceVersion");
             errors.invalid(&path, meta::field::quoted(revision), "must be an unsigned integer");
-            let kind = target.resource.kind;
-            Err(Status::invalid(kind.group, kind.kind, target.name, &errors))
+            let kind = &target.resource.kind;
+            Err(Status::invalid(&kind.group, &kind.kind, target.name, &errors))
         }
     }
 }

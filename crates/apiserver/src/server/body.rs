@@ -88,7 +88,7 @@ impl http_body::Body for Body {
 
 /// A list as it is written out.
 pub struct ListBody {
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     snapshot: Snapshot,
     selection: Selection,
     after: Arc<str>,
@@ -108,8 +108,8 @@ enum ListState {
 
 impl ListBody {
     /// A list in a form.
-    pub fn new(kind: &'static Kind, selection: Selection, listed: Listed, form: Form) -> Self {
-        let head = form.list_head(kind, &listed);
+    pub fn new(kind: Arc<Kind>, selection: Selection, listed: Listed, form: Form) -> Self {
+        let head = form.list_head(&kind, &listed);
         ListBody {
             kind,
             snapshot: listed.snapshot,
@@ -135,13 +135,13 @@ impl ListBody {
         }
         while out.len() < CHUNK {
             let step = STEP.min(self.left);
-            let (items, more) = select(&self.snapshot, self.kind, &self.selection, &self.after, step);
+            let (items, more) = select(&self.snapshot, &self.kind, &self.selection, &self.after, step);
             for (_, item) in &items {
                 if !self.first {
                     out.push(b',');
                 }
                 self.first = false;
-                self.form.write_item(&mut out, self.kind, &item.object);
+                self.form.write_item(&mut out, &self.kind, &item.object);
             }
             self.left -= items.len();
             if let Some((last, _)) = items.last() {
@@ -171,7 +171,7 @@ impl ListBody {
 pub struct WatchBody {
     watch: Watch,
     progress: Arc<Progress>,
-    kind: &'static Kind,
+    kind: Arc<Kind>,
     form: Form,
     bookmarks: bool,
     /// Whether the end of the initial state is to be marked.
@@ -186,7 +186,7 @@ pub struct WatchBody {
 impl WatchBody {
     /// A watch in a form, for at most `lifetime`.
     pub fn new(
-        kind: &'static Kind,
+        kind: Arc<Kind>,
         watch: Watch,
         progress: Arc<Progress>,
         form: Form,
@@ -222,11 +222,11 @@ impl WatchBody {
                         Verb::Modified => "MODIFIED",
                         Verb::Deleted => "DELETED",
                     };
-                    self.form.write_event(&mut out, self.kind, name, &object);
+                    self.form.write_event(&mut out, &self.kind, name, &object);
                 }
                 Poll::Ready(Some(Delivery::InitialEnd(revision))) => {
                     if self.mark_initial {
-                        self.form.write_bookmark(&mut out, self.kind, revision, true);
+                        self.form.write_bookmark(&mut out, &self.kind, revision, true);
                     }
                 }
                 Poll::Ready(None) => {
@@ -255,7 +255,7 @@ impl WatchBody {
             // Read first: everything up to it had been sent to this watch by then.
             let revision = self.progress.applied();
             if self.watch.is_drained() {
-                self.form.write_bookmark(out, self.kind, revision, false);
+                self.form.write_bookmark(out, &self.kind, revision, false);
             }
         }
         self.ended |= over;

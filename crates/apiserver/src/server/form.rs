@@ -166,7 +166,7 @@ impl Form {
     fn write_row(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {
         let value = object.to_value();
         let mut cells = vec![Value::from(object.name())];
-        cells.extend(kind.strategy.row(&value, Timestamp::now()));
+        cells.extend(kind.strategy().row(&value, Timestamp::now()));
         cells.resize(kind.columns.len() + 1, Value::from(""));
         out.extend_from_slice(b"{\"cells\":");
         out.extend_from_slice(Value::Array(cells).to_string().as_bytes());

@@ -86,7 +86,7 @@ impl Frontend {
     /// An object in the form that the client wants.
     pub(super) fn object(&self, code: u16, accepted: Accepted, target: Target<'_>, object: &Object) -> Response<Body> {
         let mut out = Vec::new();
-        accepted.form.write_object(&mut out, target.resource.kind, object);
+        accepted.form.write_object(&mut out, &target.resource.kind, object);
         if accepted.yaml {
             return yaml(code, &out);
         }
@@ -105,7 +105,7 @@ impl Frontend {
         )?;
         let selection = selection(admitted, target)?;
         let listed = self.core.list(target, &selection, &query).await?;
-        let list = ListBody::new(target.resource.kind, selection, listed, accepted.form);
+        let list = ListBody::new(target.resource.kind.clone(), selection, listed, accepted.form);
         if accepted.yaml {
             return Ok(yaml(200, &list.collect()));
         }
@@ -142,12 +142,19 @@ impl Frontend {
             0 => Duration::from_secs(WATCH_SECONDS).mul_f64(rand::rng().random_range(0.5..1.0)),
             n => Duration::from_secs(n.min(24 * 3600)),
         };
-        let kind = target.resource.kind;
+        let kind = &target.resource.kind;
         let body = match self.core.watch(target, selection, from).await {
             Ok(watch) => {
                 let progress = self.core.progress.clone();
                 let marks = (bookmarks, wants_initial && bookmarks);
-                Body::Watch(Box::new(WatchBody::new(kind, watch, progress, form, marks, lifetime)))
+                Body::Watch(Box::new(WatchBody::new(
+                    kind.clone(),
+                    watch,
+                    progress,
+                    form,
+                    marks,
+                    lifetime,
+                )))
             }
             // An expired watch is an event in a good response: informers expect it there.
             Err(status) if status.is_expired() => {
@@ -203,7 +210,7 @@ impl Frontend {
                 call.dry_run |= dry;
                 let q = &admitted.query;
                 let selection = Selection::parse(
-                    target.resource.kind,
+                    &target.resource.kind,
                     target.namespace,
                     "",
                     q.get("labelSelector"),
@@ -279,7 +286,7 @@ pub(super) fn accepted(admitted: &Admitted) -> Result<Accepted, Status> {
 fn selection(admitted: &Admitted, target: Target<'_>) -> Result<Selection, Status> {
     let q = &admitted.query;
     let (labels, fields) = (q.get("labelSelector"), q.get("fieldSelector"));
-    Selection::parse(target.resource.kind, target.namespace, target.name, labels, fields)
+    Selection::parse(&target.resource.kind, target.namespace, target.name, labels, fields)
 }
 
 /// The namespace of the target; 404 for a path that does not fit the kind's scope.
@@ -329,7 +336,7 @@ pub(super) fn not_allowed(resource: &Resource, verb: &str) -> Status {
 fn returns_object(target: &Target<'_>) -> bool {
     target.resource.kind.group.is_empty()
         && matches!(
-            target.resource.kind.plural,
+            &*target.resource.kind.plural,
             "pods"
                 | "services"
                 | "namespaces"
@@ -342,10 +349,10 @@ fn returns_object(target: &Target<'_>) -> bool {
 }
 
 fn success(target: &Target<'_>, object: &Object) -> Value {
-    let kind = target.resource.kind;
+    let kind = &target.resource.kind;
     let mut details = json!({"name": object.name(), "kind": kind.plural, "uid": object.uid()});
     if !kind.group.is_empty() {
-        details["group"] = kind.group.into();
+        details["group"] = (*kind.group).into();
     }
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }

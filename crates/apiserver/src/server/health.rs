@@ -93,7 +93,7 @@ impl Frontend {
     fn metrics_page(&self) -> Response<Body> {
         let mut gauges = vec![("apiserver_storage_revision".to_owned(), self.core.revision())];
         for r in self.core.catalog.stored() {
-            let name = meta::Gvr::of(r.kind.group, r.kind.version, r.kind.plural).group_resource();
+            let name = r.kind.gvr().group_resource();
             let (watchers, cut_off) = r.cache.watchers();
             gauges.push((
                 format!("apiserver_storage_objects{{resource=\"{name}\"}}"),

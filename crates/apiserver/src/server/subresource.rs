@@ -22,7 +22,7 @@ impl Frontend {
         verb: &str,
         rest: &str,
     ) -> Result<Response<Body>, Status> {
-        match (target.resource.kind.plural, target.subresource) {
+        match (&*target.resource.kind.plural, target.subresource) {
             ("pods", "log" | "exec" | "attach" | "portforward") => self.pod_stream(admitted, target).await,
             ("nodes", "proxy") => {
                 let path = with_query(&format!("/{rest}"), admitted.request.uri().query());

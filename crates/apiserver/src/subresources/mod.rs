@@ -23,7 +23,7 @@ impl Core {
         target: Target<'_>,
         input: Input,
     ) -> Result<Value, Status> {
-        match (target.resource.kind.plural, target.subresource) {
+        match (&*target.resource.kind.plural, target.subresource) {
             ("serviceaccounts", "token") => self.request_token(call, target, input.value),
             ("pods", "binding") => self.bind_pod(call, target, &input.value).await,
             ("pods", "eviction") => self.evict_pod(call, target, &input.value).await,
@@ -38,7 +38,7 @@ impl Core {
         target: Target<'_>,
         input: Input,
     ) -> Result<Answer, Status> {
-        match (target.resource.kind.plural, target.subresource) {
+        match (&*target.resource.kind.plural, target.subresource) {
             ("namespaces", "finalize") => self.finalize_namespace(call, target, input.value).await,
             ("certificatesigningrequests", "approval") => {
                 self.approve(call, target, &|_| Ok(input.value.clone())).await
@@ -57,7 +57,7 @@ impl Core {
         target: Target<'_>,
         request: PatchRequest,
     ) -> Result<Answer, Status> {
-        let kind = target.resource.kind;
+        let kind = &target.resource.kind;
         let patched = |old: &Arc<Object>| {
             let mut value = old.to_value();
             match request.form {
@@ -67,7 +67,7 @@ impl Core {
             }
             Ok(value)
         };
-        match (kind.plural, target.subresource) {
+        match (&*kind.plural, target.subresource) {
             ("certificatesigningrequests", "approval") => self.approve(call, target, &patched).await,
             ("pods", "ephemeralcontainers" | "resize") => self.change_pod_part(call, target, &patched).await,
             _ => Err(Status::no_such_path()),

@@ -127,7 +127,7 @@ impl Core {
             namespace: pod.namespace().to_owned(),
             ..Selection::default()
         };
-        let (items, _) = select(&snapshot, budgets.kind, &selection, "", usize::MAX);
+        let (items, _) = select(&snapshot, &budgets.kind, &selection, "", usize::MAX);
         let all = items.into_iter().map(|(_, item)| item.object.clone());
         all.filter(|budget| {
             let value = budget.to_value();
@@ -185,12 +185,12 @@ impl Core {
         target: Target<'_>,
         wanted: &(dyn Fn(&Arc<Object>) -> Result<Value, Status> + Sync),
     ) -> Result<Answer, Status> {
-        let kind = target.resource.kind;
+        let kind = &target.resource.kind;
         self.rewrite(call, target, &|old, mut pod| {
             let mut wanted = wanted(old)?;
             crate::machinery::prune(kind, &mut wanted)?;
             crate::machinery::default(kind, &mut wanted);
-            kind.strategy.default(&mut wanted);
+            kind.strategy().default(&mut wanted);
             let before = pod.clone();
             if target.subresource == "ephemeralcontainers" {
                 let list = wanted
@@ -214,7 +214,7 @@ impl Core {
             }
             if pod != before {
                 pod["metadata"]["generation"] = (old.header().generation + 1).into();
-                let errors = kind.strategy.validate_create(&pod);
+                let errors = kind.strategy().validate_create(&pod);
                 if !errors.is_empty() {
                     return Err(Status::invalid("", "Pod", target.name, &errors));
                 }

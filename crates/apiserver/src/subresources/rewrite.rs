@@ -24,7 +24,7 @@ impl Core {
         target: Target<'_>,
         wanted: &Rewrite<'_>,
     ) -> Result<Answer, Status> {
-        let kind = target.resource.kind;
+        let kind = &target.resource.kind;
         for _ in 0..TRIES {
             let old = self.current(target)?;
             let before = old.to_value();

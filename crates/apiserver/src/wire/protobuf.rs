@@ -6,7 +6,7 @@
 //! Must not panic or recurse without bound on any input.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -51,7 +51,7 @@ fn bad(why: &str) -> Status {
 }
 
 /// Decodes a body. `kinds` finds the schema of the kind that the body names.
-pub(crate) fn decode(body: &[u8], find: impl Fn(&str, &str) -> Option<&'static Kind>) -> Result<Value, Status> {
+pub(crate) fn decode<'k>(body: &[u8], find: impl Fn(&str, &str) -> Option<&'k Arc<Kind>>) -> Result<Value, Status> {
     let rest = body
         .strip_prefix(MAGIC)
         .ok_or_else(|| bad("it does not begin with the magic number"))?;
@@ -79,7 +79,7 @@ pub(crate) fn decode(body: &[u8], find: impl Fn(&str, &str) -> Option<&'static K
     };
     let name = format!("{package}.{version}.{}", kind.to_lowercase());
     let any = Schema::default();
-    let schema = find(group, &kind).map_or(&any, |k| (k.schema)());
+    let schema = find(group, &kind).map_or(&any, |k| k.schema());
     let Some((name, _)) = messages().get_key_value(name.as_str()) else {
         return Err(bad(&format!("no message for {api_version}, Kind={kind}")));
     };
@@ -428,7 +428,7 @@ mod tests {
     fn every_served_kind_has_a_message_and_known_names() {
         for kind in kinds::all().iter().filter(|k| !k.group.contains("kubevirt")) {
             let meta = field(1, b"a");
-            let body = body(&kind.gvr().api_version(), kind.kind, &field(1, &meta));
+            let body = body(&kind.gvr().api_version(), &kind.kind, &field(1, &meta));
             let value = decode(&body, kinds::by_kind).unwrap_or_else(|e| panic!("{}: {e}", kind.kind));
             assert_eq!(value["metadata"]["name"], "a", "{}", kind.kind);
         }

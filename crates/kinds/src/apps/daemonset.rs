@@ -9,13 +9,13 @@ use crate::columns::{AGE, age, column, containers, labels, selector, wide};
 use crate::edit::{default, default_text, int, object, text};
 use crate::pods::{default_template, validate_template};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Strategy, Subresource};
+use crate::{Cell, Declared, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         categories: &["all"],
-        subresources: &[Subresource::Status],
+        subresources: const { &[Subresource::Status] },
         ..super::apps_kind("DaemonSet", "daemonsets", "daemonset", &["ds"]).with(
             typed::<v1::DaemonSet>,
             const {

@@ -10,10 +10,10 @@ use k8s_openapi::api::apps::v1;
 use crate::columns::{AGE, column};
 use crate::plain::{Names, Row};
 use crate::schemas::typed;
-use crate::{Kind, ScalePaths};
+use crate::{Declared, ScalePaths, Text};
 
 /// Kinds of the apps group.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     vec![
         deployment::kind(),
         replicaset::kind(),
@@ -45,7 +45,7 @@ const fn apps_kind(
 
 /// Where `scale` of the workloads reads and writes.
 const SCALE: ScalePaths = ScalePaths {
-    spec_replicas: ".spec.replicas",
-    status_replicas: ".status.replicas",
-    selector: ".spec.selector",
+    spec_replicas: Text::Borrowed(".spec.replicas"),
+    status_replicas: Text::Borrowed(".status.replicas"),
+    selector: Text::Borrowed(".spec.selector"),
 };

@@ -10,13 +10,13 @@ use crate::columns::{AGE, age, column, containers, selector, wide};
 use crate::edit::{default, int, object};
 use crate::pods::{default_template, validate_template};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Strategy, Subresource};
+use crate::{Cell, Declared, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         categories: &["all"],
-        subresources: &[Subresource::Status, Subresource::Scale(SCALE)],
+        subresources: const { &[Subresource::Status, Subresource::Scale(SCALE)] },
         selectable_fields: &["status.replicas"],
         ..super::apps_kind("ReplicaSet", "replicasets", "replicaset", &["rs"]).with(
             typed::<v1::ReplicaSet>,

@@ -10,13 +10,13 @@ use crate::columns::{AGE, age, column, containers, wide};
 use crate::edit::{default, default_text, int, items_mut, object, text};
 use crate::pods::{default_template, validate_template};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Strategy, Subresource};
+use crate::{Cell, Declared, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         categories: &["all"],
-        subresources: &[Subresource::Status, Subresource::Scale(SCALE)],
+        subresources: const { &[Subresource::Status, Subresource::Scale(SCALE)] },
         ..super::apps_kind("StatefulSet", "statefulsets", "statefulset", &["sts"]).with(
             typed::<v1::StatefulSet>,
             const {

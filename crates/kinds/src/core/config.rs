@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use crate::columns::{AGE, age, column, text_or_none};
 use crate::edit::{default_text, drop, object, set, text};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Strategy};
+use crate::{Cell, Declared, Strategy};
 
 /// Largest sum of values, as upstream.
 const MAX_BYTES: usize = 1 << 20;
 
 /// ConfigMap.
-pub(super) fn config_map() -> Kind {
+pub(super) fn config_map() -> Declared {
     super::core_kind("ConfigMap", "configmaps", "configmap", &["cm"]).with(
         typed::<v1::ConfigMap>,
         const { &[column("Data", "string"), AGE] },
@@ -26,8 +26,8 @@ pub(super) fn config_map() -> Kind {
 }
 
 /// Secret.
-pub(super) fn secret() -> Kind {
-    Kind {
+pub(super) fn secret() -> Declared {
+    Declared {
         selectable_fields: &["type"],
         ..super::core_kind("Secret", "secrets", "secret", &[]).with(
             typed::<v1::Secret>,

@@ -8,12 +8,12 @@ use crate::columns::{AGE, age, column, since, text_or_none, wide};
 use crate::edit::text;
 use crate::plain::{AGE_ONLY, Row};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Strategy, Subresource};
+use crate::{Cell, Declared, Strategy, Subresource};
 
 /// The kinds of this file.
-pub(super) fn kinds() -> Vec<Kind> {
+pub(super) fn kinds() -> Vec<Declared> {
     vec![
-        Kind {
+        Declared {
             selectable_fields: &[
                 "involvedObject.kind",
                 "involvedObject.namespace",
@@ -46,7 +46,7 @@ pub(super) fn kinds() -> Vec<Kind> {
                 &Event,
             )
         },
-        Kind {
+        Declared {
             subresources: &[Subresource::Custom("token", "TokenRequest", &["create"])],
             ..super::core_kind("ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"]).with(
                 typed::<v1::ServiceAccount>,
@@ -64,8 +64,8 @@ pub(super) fn kinds() -> Vec<Kind> {
             const { &[column("Created At", "date")] },
             &LimitRange,
         ),
-        Kind {
-            subresources: &[Subresource::Status],
+        Declared {
+            subresources: const { &[Subresource::Status] },
             ..super::core_kind("ResourceQuota", "resourcequotas", "resourcequota", &["quota"]).with(
                 typed::<v1::ResourceQuota>,
                 const { &[AGE] },
@@ -77,9 +77,9 @@ pub(super) fn kinds() -> Vec<Kind> {
             const { &[AGE] },
             &AGE_ONLY,
         ),
-        Kind {
+        Declared {
             categories: &["all"],
-            subresources: &[Subresource::Status],
+            subresources: const { &[Subresource::Status] },
             ..super::core_kind(
                 "ReplicationController",
                 "replicationcontrollers",

@@ -8,10 +8,10 @@ mod pod;
 mod service;
 mod storage;
 
-use crate::Kind;
+use crate::Declared;
 
 /// Kinds of the core group.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     let mut out = vec![
         pod::kind(),
         service::kind(),

@@ -8,17 +8,19 @@ use serde_json::{Value, json};
 use crate::columns::{AGE, age, column, text_or_none};
 use crate::edit::{object, set, text};
 use crate::schemas::typed;
-use crate::{Cell, Context, Kind, Scope, Strategy, Subresource};
+use crate::{Cell, Context, Declared, Scope, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         scope: Scope::Cluster,
         verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
-        subresources: &[
-            Subresource::Status,
-            Subresource::Custom("finalize", "Namespace", &["update"]),
-        ],
+        subresources: const {
+            &[
+                Subresource::Status,
+                Subresource::Custom("finalize", "Namespace", &["update"]),
+            ]
+        },
         selectable_fields: &["status.phase"],
         ..super::core_kind("Namespace", "namespaces", "namespace", &["ns"]).with(
             typed::<v1::Namespace>,

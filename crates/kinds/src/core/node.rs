@@ -7,20 +7,22 @@ use serde_json::Value;
 use crate::columns::{AGE, age, column, text_or_none, wide};
 use crate::edit::{items, text};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Scope, Strategy, Subresource};
+use crate::{Cell, Declared, Scope, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         scope: Scope::Cluster,
-        subresources: &[
-            Subresource::Status,
-            Subresource::Custom(
-                "proxy",
-                "NodeProxyOptions",
-                &["create", "delete", "get", "patch", "update"],
-            ),
-        ],
+        subresources: const {
+            &[
+                Subresource::Status,
+                Subresource::Custom(
+                    "proxy",
+                    "NodeProxyOptions",
+                    &["create", "delete", "get", "patch", "update"],
+                ),
+            ]
+        },
         selectable_fields: &["spec.unschedulable"],
         ..super::core_kind("Node", "nodes", "node", &["no"]).with(
             typed::<v1::Node>,

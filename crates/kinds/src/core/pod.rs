@@ -9,27 +9,29 @@ use crate::columns::{AGE, column, wide};
 use crate::edit::{object, set, text};
 use crate::pods::{default_spec, qos_class, status_cells, validate_spec};
 use crate::schemas::typed;
-use crate::{Cell, Context, Kind, Strategy, Subresource};
+use crate::{Cell, Context, Declared, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         categories: &["all"],
-        subresources: &[
-            Subresource::Status,
-            Subresource::Custom("binding", "Binding", &["create"]),
-            Subresource::Custom("eviction", "Eviction", &["create"]),
-            Subresource::Custom("log", "Pod", &["get"]),
-            Subresource::Custom("exec", "PodExecOptions", &["create", "get"]),
-            Subresource::Custom("attach", "PodAttachOptions", &["create", "get"]),
-            Subresource::Custom("portforward", "PodPortForwardOptions", &["create", "get"]),
-            Subresource::Custom(
-                "proxy",
-                "PodProxyOptions",
-                &["create", "delete", "get", "patch", "update"],
-            ),
-            Subresource::Custom("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
-        ],
+        subresources: const {
+            &[
+                Subresource::Status,
+                Subresource::Custom("binding", "Binding", &["create"]),
+                Subresource::Custom("eviction", "Eviction", &["create"]),
+                Subresource::Custom("log", "Pod", &["get"]),
+                Subresource::Custom("exec", "PodExecOptions", &["create", "get"]),
+                Subresource::Custom("attach", "PodAttachOptions", &["create", "get"]),
+                Subresource::Custom("portforward", "PodPortForwardOptions", &["create", "get"]),
+                Subresource::Custom(
+                    "proxy",
+                    "PodProxyOptions",
+                    &["create", "delete", "get", "patch", "update"],
+                ),
+                Subresource::Custom("ephemeralcontainers", "Pod", &["get", "patch", "update"]),
+            ]
+        },
         selectable_fields: &[
             "spec.nodeName",
             "spec.restartPolicy",

@@ -11,20 +11,22 @@ use serde_json::{Value, json};
 use crate::columns::{AGE, age, column, labels, text_or_none, wide};
 use crate::edit::{default, default_text, drop, items, items_mut, object, set, text};
 use crate::schemas::typed;
-use crate::{Cell, Kind, Strategy, Subresource};
+use crate::{Cell, Declared, Strategy, Subresource};
 
 /// The kind.
-pub(super) fn kind() -> Kind {
-    Kind {
+pub(super) fn kind() -> Declared {
+    Declared {
         categories: &["all"],
-        subresources: &[
-            Subresource::Status,
-            Subresource::Custom(
-                "proxy",
-                "ServiceProxyOptions",
-                &["create", "delete", "get", "patch", "update"],
-            ),
-        ],
+        subresources: const {
+            &[
+                Subresource::Status,
+                Subresource::Custom(
+                    "proxy",
+                    "ServiceProxyOptions",
+                    &["create", "delete", "get", "patch", "update"],
+                ),
+            ]
+        },
         selectable_fields: &["spec.clusterIP", "spec.type"],
         ..super::core_kind("Service", "services", "service", &["svc"]).with(
             typed::<v1::Service>,

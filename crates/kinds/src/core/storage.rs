@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::columns::{AGE, age, column, text_or_none, wide};
 use crate::edit::{default, default_text, items, object, set, text};
 use crate::schemas::typed;
-use crate::{Cell, Context, Kind, Scope, Strategy, Subresource};
+use crate::{Cell, Context, Declared, Scope, Strategy, Subresource};
 
 /// PersistentVolumeClaim.
-pub(super) fn claim() -> Kind {
-    Kind {
-        subresources: &[Subresource::Status],
+pub(super) fn claim() -> Declared {
+    Declared {
+        subresources: const { &[Subresource::Status] },
         ..super::core_kind(
             "PersistentVolumeClaim",
             "persistentvolumeclaims",
@@ -40,10 +40,10 @@ pub(super) fn claim() -> Kind {
 }
 
 /// PersistentVolume.
-pub(super) fn volume() -> Kind {
-    Kind {
+pub(super) fn volume() -> Declared {
+    Declared {
         scope: Scope::Cluster,
-        subresources: &[Subresource::Status],
+        subresources: const { &[Subresource::Status] },
         ..super::core_kind("PersistentVolume", "persistentvolumes", "persistentvolume", &["pv"]).with(
             typed::<v1::PersistentVolume>,
             const {

@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::columns::{AGE, age, column, wide};
 use crate::edit::{default, default_text, items, items_mut, object, set, text};
 use crate::plain::{AGE_ONLY, Names};
-use crate::{Cell, Column, Context, Kind, Strategy, Subresource};
+use crate::{Cell, Column, Context, Declared, Strategy, Subresource};
 
 /// The kinds of this group.
-pub(crate) fn kinds() -> Vec<Kind> {
+pub(crate) fn kinds() -> Vec<Declared> {
     let names = |kind, plural, singular, short_names| Names {
         group: "kubevirt.io",
         version: "v1",
@@ -24,7 +24,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
     };
     let status = &[Subresource::Status];
     vec![
-        Kind {
+        Declared {
             categories: &["all"],
             subresources: status,
             ..names("VirtualMachine", "virtualmachines", "virtualmachine", &["vm", "vms"]).with(
@@ -33,7 +33,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
                 &Machine,
             )
         },
-        Kind {
+        Declared {
             categories: &["all"],
             subresources: status,
             selectable_fields: &["status.phase", "status.nodeName"],
@@ -45,7 +45,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
             )
             .with(schema::instance, INSTANCE_COLUMNS, &Instance)
         },
-        Kind {
+        Declared {
             categories: &["all"],
             subresources: status,
             ..names(
@@ -60,7 +60,7 @@ pub(crate) fn kinds() -> Vec<Kind> {
                 &Migration,
             )
         },
-        Kind {
+        Declared {
             categories: &["all"],
             subresources: status,
             ..names("KubeVirt", "kubevirts", "kubevirt", &["kv", "kvs"]).with(
