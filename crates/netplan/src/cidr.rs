@@ -54,6 +54,25 @@ impl Cidr {
         Some(Ipv4Addr::from_bits(self.network.to_bits() | offset))
     }
 
+    /// Whether two ranges have an address in common: then one of them is inside the other.
+    pub fn overlaps(&self, other: &Cidr) -> bool {
+        self.contains(other.network) || other.contains(self.network)
+    }
+
+    /// Whether another range is inside this one.
+    pub fn encloses(&self, other: &Cidr) -> bool {
+        self.prefix <= other.prefix && self.contains(other.network)
+    }
+
+    /// The ranges of a prefix that this one consists of; none when the prefix is shorter, or no
+    /// prefix at all.
+    pub fn subnets(self, prefix: u8) -> impl Iterator<Item = Cidr> {
+        let bits = prefix.checked_sub(self.prefix).filter(|_| prefix <= 32);
+        let count = bits.map_or(0, |bits| 1_u64 << bits);
+        let size = 1_u64.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
+        (0..count).filter_map(move |n| Cidr::new(self.nth(n * size)?, prefix).ok())
+    }
+
     /// Offset of an address in the range.
     pub fn offset(&self, address: Ipv4Addr) -> Option<u32> {
         self.contains(address).then(|| address.to_bits() & !mask(self.prefix))
@@ -103,5 +122,25 @@ mod tests {
         for junk in ["", "1.2.3.4", "1.2.3.4/33", "x/8", "::/0"] {
             assert!(junk.parse::<Cidr>().is_err(), "{junk}");
         }
+    }
+
+    #[test]
+    fn ranges_consist_of_ranges() {
+        let range = |text: &str| text.parse::<Cidr>().unwrap();
+        let texts = |cidr: &str, prefix| range(cidr).subnets(prefix).map(|c| c.to_string()).collect::<Vec<_>>();
+        assert_eq!(texts("10.0.0.0/23", 24), ["10.0.0.0/24", "10.0.1.0/24"]);
+        assert_eq!(texts("10.0.0.0/24", 24), ["10.0.0.0/24"]);
+        assert_eq!(texts("0.0.0.0/0", 1), ["0.0.0.0/1", "128.0.0.0/1"]);
+        assert!(texts("10.0.0.0/25", 24).is_empty() && texts("10.0.0.0/25", 33).is_empty());
+        assert_eq!(range("0.0.0.0/0").subnets(32).take(3).count(), 3);
+    }
+
+    #[test]
+    fn ranges_overlap_when_one_is_inside_the_other() {
+        let range = |text: &str| text.parse::<Cidr>().unwrap();
+        let (big, small, other) = (range("10.0.0.0/16"), range("10.0.3.0/24"), range("10.1.0.0/24"));
+        assert!(big.overlaps(&small) && small.overlaps(&big) && small.overlaps(&small));
+        assert!(!big.overlaps(&other) && !other.overlaps(&big));
+        assert!(big.encloses(&small) && big.encloses(&big) && !small.encloses(&big) && !big.encloses(&other));
     }
 }
