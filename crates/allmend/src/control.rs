@@ -25,7 +25,7 @@ pub struct Control {
 
 impl Control {
     /// Starts all loops but the disabled ones.
-    pub fn start(api: &ApiServer, root_ca: &str, disabled: &[Component]) -> Self {
+    pub fn start(api: &ApiServer, root_ca: &str, cluster_cidr: netplan::Cidr, disabled: &[Component]) -> Self {
         let client: Arc<dyn Client> = api.client(User::master("system:kube-controller-manager"));
         let informers = Arc::new(Informers::new(client.clone()));
         let driver = Driver {
@@ -41,6 +41,7 @@ impl Control {
         for controller in controllers::all(root_ca) {
             control.run(&driver, controller);
         }
+        control.run(&driver, Arc::new(controllers::NodeIpam::of(cluster_cidr)));
         if !disabled.contains(&Component::Machines) {
             for controller in controllers::machines() {
                 control.run(&driver, controller);

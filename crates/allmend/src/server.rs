@@ -74,7 +74,10 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     write_kubeconfig(&flags, &paths, &credentials, &url)?;
     info!(%url, milliseconds = begun.elapsed().as_millis(), "ready");
 
-    let control = Control::start(&api, credentials.server_authority.certificate(), &flags.disable);
+    let (pods, prefix) = parse_cidr(&flags.cluster_cidr).context("--cluster-cidr")?;
+    let pods = netplan::Cidr::new(pods, prefix).context("--cluster-cidr")?;
+    let root_ca = credentials.server_authority.certificate();
+    let control = Control::start(&api, root_ca, pods, &flags.disable);
     let node = if flags.disable_agent {
         None
     } else {
