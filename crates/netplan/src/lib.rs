@@ -5,6 +5,7 @@
 mod cidr;
 mod diff;
 pub mod ipam;
+pub mod overlay;
 mod ruleset;
 mod service;
 mod services;
