@@ -8,3 +8,4 @@ mod netlink;
 pub mod netns;
 pub mod nft;
 pub mod tap;
+pub mod vxlan;

@@ -24,6 +24,8 @@ pub struct Link {
     pub name: String,
     /// Hardware address as `02:00:00:00:00:01`; empty when it has none.
     pub mac: String,
+    /// Largest packet.
+    pub mtu: u32,
 }
 
 /// A route of the main table through a link.
@@ -39,7 +41,7 @@ pub struct Route {
 
 /// Access to the links of a network namespace.
 pub struct Links {
-    socket: Socket,
+    pub(crate) socket: Socket,
 }
 
 impl Links {
@@ -132,12 +134,29 @@ impl Links {
 
     /// Gives a link an address; doing it again is no error.
     pub fn address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-        let mut header = vec![libc::AF_INET as u8, prefix, 0, libc::RT_SCOPE_UNIVERSE];
-        header.extend_from_slice(&index.to_ne_bytes());
-        let mut message = Message::new(libc::RTM_NEWADDR, REPLACE, &header);
+        let mut message = Message::new(libc::RTM_NEWADDR, REPLACE, &address_header(index, prefix));
         message.put(libc::IFA_LOCAL, &address.octets());
         message.put(libc::IFA_ADDRESS, &address.octets());
         self.socket.request(message)
+    }
+
+    /// All IPv4 addresses: the index of the link, the address and its prefix.
+    pub fn addresses(&mut self) -> io::Result<Vec<(u32, Ipv4Addr, u8)>> {
+        let mut addresses = Vec::new();
+        let message = Message::new(libc::RTM_GETADDR, 0, &address_header(0, 0));
+        self.socket
+            .dump(message, &mut |_, body| addresses.extend(address(body)))?;
+        Ok(addresses)
+    }
+
+    /// Takes an address from a link. One that is not there is no error.
+    pub fn remove_address(&mut self, index: u32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
+        let mut message = Message::new(libc::RTM_DELADDR, 0, &address_header(index, prefix));
+        message.put(libc::IFA_LOCAL, &address.octets());
+        match self.socket.request(message) {
+            Err(e) if is(&e, Errno::EADDRNOTAVAIL) => Ok(()),
+            other => other,
+        }
     }
 
     /// Sets a route through a link; another one to the same destination is replaced.
@@ -171,7 +190,7 @@ impl Links {
         self.socket.request(message)
     }
 
-    fn expect(&mut self, name: &str) -> io::Result<u32> {
+    pub(crate) fn expect(&mut self, name: &str) -> io::Result<u32> {
         let found = self.get(name)?;
         found.map(|link| link.index).ok_or_else(|| Errno::ENODEV.into())
     }
@@ -187,16 +206,28 @@ pub fn set_sysctl(name: &str, value: &str) -> io::Result<()> {
     fs::write(&path, value).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))
 }
 
-const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
-const REPLACE: i32 = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+pub(crate) const CREATE: i32 = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+pub(crate) const REPLACE: i32 = libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
 
 /// `struct ifinfomsg`.
-fn link_header(index: u32, flags: i32) -> [u8; 16] {
+pub(crate) fn link_header(index: u32, flags: i32) -> [u8; 16] {
     let mut header = [0; 16];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header[8..12].copy_from_slice(&flags.to_ne_bytes());
     header[12..16].copy_from_slice(&flags.to_ne_bytes());
     header
+}
+
+/// `struct ifaddrmsg`.
+fn address_header(index: u32, prefix: u8) -> Vec<u8> {
+    let mut header = vec![libc::AF_INET as u8, prefix, 0, libc::RT_SCOPE_UNIVERSE];
+    header.extend_from_slice(&index.to_ne_bytes());
+    header
+}
+
+fn address(body: &[u8]) -> Option<(u32, Ipv4Addr, u8)> {
+    let octets: [u8; 4] = attribute(body.get(8..)?, libc::IFA_LOCAL)?.try_into().ok()?;
+    Some((u32_at(body, 4)?, octets.into(), *body.get(1)?))
 }
 
 fn link(body: &[u8]) -> Option<Link> {
@@ -208,10 +239,13 @@ fn link(body: &[u8]) -> Option<Link> {
         index: u32_at(body, 4)?,
         name: String::from_utf8_lossy(name.strip_suffix(b"\0").unwrap_or(name)).into_owned(),
         mac: mac.join(":"),
+        mtu: attribute(list, libc::IFLA_MTU)
+            .and_then(|m| u32_at(m, 0))
+            .unwrap_or_default(),
     })
 }
 
-fn check_name(name: &str) -> io::Result<&str> {
+pub(crate) fn check_name(name: &str) -> io::Result<&str> {
     if name.is_empty() || name.len() >= libc::IFNAMSIZ || name.contains(['/', '\0']) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
@@ -221,6 +255,6 @@ fn check_name(name: &str) -> io::Result<&str> {
     Ok(name)
 }
 
-fn is(error: &io::Error, code: Errno) -> bool {
+pub(crate) fn is(error: &io::Error, code: Errno) -> bool {
     error.raw_os_error() == Some(code as i32)
 }
