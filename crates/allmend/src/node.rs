@@ -23,17 +23,16 @@ use runtime::PodRuntime;
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use volumes::Volumes;
 
 use crate::adapters::{MachinePort, VolumePort};
 use crate::cli::{Component, NodeFlags};
 use crate::names::HostNames;
+use crate::subnet;
 
-/// Largest packet of pods: that of an Ethernet.
-const MTU: u32 = 1500;
-/// Prefix of one node's share of the pods' addresses.
-const NODE_PREFIX: u8 = 24;
+/// Number of the VXLAN between nodes; not one that other networks take by themselves.
+pub const VNI: u32 = 0x0a11;
 const DNS_PORT: u16 = 53;
 const DNS_SERVICE: &str = "kube-dns";
 const SYSTEM: &str = "kube-system";
@@ -103,7 +102,14 @@ pub async fn start(setup: Setup) -> Result<Running> {
     let stop = CancellationToken::new();
     let mut tasks = Vec::new();
 
-    let network_config = network_config(&data_dir, &names, &setup, enabled(Component::ServiceProxy));
+    if let Err(error) = host::cgroup::favor_moves() {
+        debug!(%error, "containers start some 30 ms slower than they could");
+    }
+    let (labels, taints) = (labels(&setup)?, taints(&setup)?);
+    let (client, informers) = (setup.client.as_ref(), &setup.informers);
+    let subnet = subnet::of_node(client, informers, &setup.name, &labels, &taints).await;
+    let subnet = subnet.context("find out the subnet of this node's pods")?;
+    let network_config = network_config(&data_dir, &names, &setup, subnet, enabled(Component::ServiceProxy));
     let gateway = Ipv4Addr::from(u32::from(network_config.node_cidr.0) + 1);
     let network = Network::start(network_config.clone(), setup.informers.clone());
     let network = network.await.context("start the network")?;
@@ -133,13 +139,8 @@ pub async fn start(setup: Setup) -> Result<Running> {
         kubelet_port: setup.flags.kubelet_port,
         cluster_dns: vec![setup.cluster_dns],
         cluster_domain: setup.cluster_domain.clone(),
-        labels: labels(&setup)?,
-        taints: setup
-            .flags
-            .node_taint
-            .iter()
-            .map(|t| parse_taint(t))
-            .collect::<Result<_>>()?,
+        labels,
+        taints,
         cgroup_root: names.cgroup,
         max_pods: 110,
         version: format!("v1.36.0+allmend-{}", env!("CARGO_PKG_VERSION")),
@@ -173,16 +174,26 @@ pub async fn start(setup: Setup) -> Result<Running> {
 }
 
 /// How the network of a data directory's server is set up.
-pub fn network_config(data_dir: &Path, names: &HostNames, setup: &Setup, proxy: bool) -> network::Config {
+fn network_config(
+    data_dir: &Path,
+    names: &HostNames,
+    setup: &Setup,
+    node_cidr: (Ipv4Addr, u8),
+    proxy: bool,
+) -> network::Config {
     network::Config {
         data_dir: data_dir.to_owned(),
         bridge: names.bridge.clone(),
+        node_name: setup.name.clone(),
+        overlay: names.overlay.clone(),
+        vni: VNI,
+        vxlan_port: network::VXLAN_PORT,
         cluster_cidr: setup.cluster_cidr,
-        node_cidr: (setup.cluster_cidr.0, setup.cluster_cidr.1.max(NODE_PREFIX)),
+        node_cidr,
         service_cidr: setup.service_cidr,
         table: names.table.clone(),
         node_ips: vec![setup.ip],
-        mtu: MTU,
+        mtu: network::pod_mtu(setup.ip),
         proxy,
     }
 }
@@ -217,6 +228,10 @@ fn labels(setup: &Setup) -> Result<BTreeMap<String, String>> {
         labels.insert(key.to_owned(), value.to_owned());
     }
     Ok(labels)
+}
+
+fn taints(setup: &Setup) -> Result<Vec<k8s_openapi::api::core::v1::Taint>> {
+    setup.flags.node_taint.iter().map(|t| parse_taint(t)).collect()
 }
 
 fn parse_taint(text: &str) -> Result<k8s_openapi::api::core::v1::Taint> {
@@ -287,7 +302,8 @@ async fn publish_dns(client: &dyn Client, address: IpAddr, gateway: Ipv4Addr, no
         _ => {}
     }
     let slice_name = format!("{DNS_SERVICE}-{node}");
-    let endpoints = json!([{"addresses": [gateway.to_string()], "nodeName": node,
+    // Each node's pods ask their own node: the others' answers are the same, but further away.
+    let endpoints = json!([{"addresses": [gateway.to_string()], "nodeName": node, "hints": {"forNodes": [{"name": node}]},
         "conditions": {"ready": true, "serving": true, "terminating": false}}]);
     let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
         "metadata": {"name": slice_name, "labels": {"kubernetes.io/service-name": DNS_SERVICE,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
+use tracing::trace;
 
 use crate::channel::{error, lazy, socket_path, timed};
 use crate::convert;
@@ -65,7 +66,9 @@ impl CriRuntime {
     where
         F: Future<Output = Result<Response<A>, Status>>,
     {
+        let begun = Instant::now();
         let answer = run(self.client.clone(), timed(message, CALL)).await;
+        trace!(call = std::any::type_name::<M>(), microseconds = begun.elapsed().as_micros(), "CRI");
         answer.map(Response::into_inner).map_err(|s| error(what, &s))
     }
 

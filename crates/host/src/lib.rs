@@ -2,6 +2,7 @@
 //!
 //! Must not decide anything: names, addresses and rules come from the callers.
 
+pub mod cgroup;
 pub mod conntrack;
 pub mod link;
 mod netlink;

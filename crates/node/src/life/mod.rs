@@ -34,7 +34,7 @@ use k8s_openapi::api::core::v1::Container;
 use kinds::resources::{ENDPOINT_SLICES, PODS, SERVICES};
 use meta::Object;
 use runtime::{PodRuntime, RuntimeEvent, SandboxStatus};
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -72,6 +72,8 @@ pub(crate) struct Shared {
     /// Millicores and bytes of memory.
     pub capacity: (i64, i64),
     workers: Mutex<HashMap<String, mpsc::UnboundedSender<Input>>>,
+    /// Names of the runtimes of containers and of machines, once asked.
+    names: [OnceCell<String>; 2],
     tasks: TaskTracker,
     pub stop: CancellationToken,
     /// They end when nobody holds them.
@@ -102,6 +104,7 @@ impl Node {
             ports,
             config,
             workers: Mutex::default(),
+            names: Default::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             _informers: informers.clone(),
@@ -130,6 +133,19 @@ impl Shared {
             Some(machines) if machine => (machines.clone(), true),
             // Without a runtime for machines their sandboxes are refused.
             _ => (self.ports.containers.clone(), machine),
+        }
+    }
+
+    /// The name that a runtime gives itself, such as `containerd`.
+    pub async fn name_of(&self, runtime: &dyn PodRuntime, machine: bool) -> String {
+        let ask = async || {
+            let version = runtime.version().await.map_err(drop)?;
+            version.split_once("://").map(|(name, _)| name.to_owned()).ok_or(())
+        };
+        match self.names[usize::from(machine)].get_or_try_init(ask).await {
+            Ok(name) => name.clone(),
+            Err(()) if machine => "qemu".into(),
+            Err(()) => "containerd".into(),
         }
     }
 

@@ -39,8 +39,8 @@ pub(super) struct Done {
 pub(super) enum Outcome {
     Ok,
     Mounted(Mounted),
-    /// There is a new sandbox.
-    Sandbox,
+    /// There is a new sandbox, with this id.
+    Sandbox(String),
     Failed(Why),
 }
 
@@ -173,7 +173,7 @@ impl Steps {
             ));
         }
         match self.runtime.run_sandbox(&config).await {
-            Ok(_) => Outcome::Sandbox,
+            Ok(id) => Outcome::Sandbox(id),
             Err(e) => Outcome::Failed(why("FailedCreatePodSandBox", e.to_string())),
         }
     }

@@ -9,7 +9,7 @@ mod report;
 use std::collections::HashMap;
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
@@ -100,7 +100,7 @@ impl Worker {
         };
         let mut worker = Worker {
             images: Arc::new(Images::new(shared.client.clone(), shared.events.clone())),
-            runtime_name: if machine { "qemu" } else { "containerd" }.into(),
+            runtime_name: String::new(),
             shared,
             object,
             pod,
@@ -135,11 +135,7 @@ impl Worker {
         if self.exists {
             self.record();
         }
-        if let Ok(version) = self.runtime.version().await
-            && let Some((name, _)) = version.split_once("://")
-        {
-            self.runtime_name = name.to_owned();
-        }
+        self.runtime_name = self.shared.name_of(self.runtime.as_ref(), self.machine).await;
         loop {
             self.watch_containers();
             self.give_up();
@@ -243,6 +239,18 @@ impl Worker {
         self.sort();
     }
 
+    /// Takes in a sandbox that was just made.
+    async fn look_at_new(&mut self, id: &str) {
+        match self.runtime.sandbox(id).await {
+            Ok(Some(status)) => {
+                self.sandboxes.retain(|s| s.id != id);
+                self.sandboxes.push(status);
+                self.sort();
+            }
+            _ => self.look_for_all().await,
+        }
+    }
+
     /// Like [`Worker::look`], but also finds sandboxes of which nothing was known.
     async fn look_for_all(&mut self) {
         match self.runtime.list().await {
@@ -292,7 +300,9 @@ impl Worker {
             let steps = self.steps_for();
             let sender = self.steps.clone();
             self.shared.tasks.spawn(async move {
+                let begun = Instant::now();
                 let outcome = steps.run(&step, now).await;
+                debug!(pod = %steps.object.key(), ?step, milliseconds = begun.elapsed().as_millis(), "step");
                 // The worker may have ended meanwhile.
                 let _ = sender.send(Done { step, outcome });
             });
@@ -366,12 +376,11 @@ impl Worker {
                 self.look().await;
             }
             (Step::Finish, _) => self.memory.finished = true,
-            (step, _) => {
-                if matches!(step, Step::RunSandbox { .. }) {
-                    self.memory.sandbox_failure = None;
-                }
-                self.look_for_all().await;
+            (Step::RunSandbox { .. }, Result_::Sandbox(id)) => {
+                self.memory.sandbox_failure = None;
+                self.look_at_new(&id).await;
             }
+            _ => self.look_for_all().await,
         }
     }
 
