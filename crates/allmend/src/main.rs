@@ -14,6 +14,7 @@ mod node;
 mod preflight;
 mod purge;
 mod server;
+mod subnet;
 
 use std::process::ExitCode;
 

@@ -12,6 +12,8 @@ pub struct HostNames {
     pub cgroup: String,
     /// Link that holds the gateway's address.
     pub bridge: String,
+    /// VXLAN device to other nodes' pods.
+    pub overlay: String,
     /// nftables table.
     pub table: String,
 }
@@ -23,6 +25,7 @@ impl HostNames {
             return HostNames {
                 cgroup: "allmend".into(),
                 bridge: "alm0".into(),
+                overlay: "almv0".into(),
                 table: "allmend".into(),
             };
         }
@@ -34,6 +37,7 @@ impl HostNames {
         HostNames {
             cgroup: format!("allmend-{hash:08x}"),
             bridge: format!("al{:06x}", hash >> 8),
+            overlay: format!("av{:06x}", hash >> 8),
             table: format!("allmend-{hash:08x}"),
         }
     }

@@ -57,6 +57,10 @@ fn network(data_dir: &Path, names: &HostNames) -> network::Config {
     network::Config {
         data_dir: data_dir.to_owned(),
         bridge: names.bridge.clone(),
+        node_name: String::new(),
+        overlay: names.overlay.clone(),
+        vni: crate::node::VNI,
+        vxlan_port: network::VXLAN_PORT,
         cluster_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),
         node_cidr: (Ipv4Addr::new(10, 42, 0, 0), 24),
         service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),

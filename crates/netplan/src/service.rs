@@ -66,6 +66,11 @@ pub struct Endpoint {
     pub serving: bool,
     /// Whether it is being stopped.
     pub terminating: bool,
+    /// Whether it is on this node; `None` when nobody has said where it is.
+    pub here: Option<bool>,
+    /// Whether it is meant for this node's connections (`hints.forNodes`, KEP-3015); `None` when it
+    /// is for all.
+    pub near: Option<bool>,
 }
 
 /// A transport protocol with ports.
@@ -103,9 +108,9 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// What a service and its slices mean for packets. `None` for one without an address (headless,
+/// What a service and its slices mean for packets on a node. `None` for one without an address (headless,
 /// ExternalName), or that another proxy takes care of.
-pub fn from_api(service: &v1::Service, slices: &[&EndpointSlice]) -> Option<Service> {
+pub fn from_api(service: &v1::Service, slices: &[&EndpointSlice], node: &str) -> Option<Service> {
     let spec = service.spec.as_ref()?;
     let labels = service.metadata.labels.as_ref();
     if spec.type_.as_deref() == Some("ExternalName") || labels.is_some_and(|l| l.contains_key(OTHER_PROXY)) {
@@ -137,7 +142,12 @@ pub fn from_api(service: &v1::Service, slices: &[&EndpointSlice]) -> Option<Serv
         affinity,
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
-        ports: spec.ports.iter().flatten().filter_map(|p| port(p, slices)).collect(),
+        ports: spec
+            .ports
+            .iter()
+            .flatten()
+            .filter_map(|p| port(p, slices, node))
+            .collect(),
     })
 }
 
@@ -156,7 +166,7 @@ fn load_balancer_ips(service: &v1::Service) -> Vec<Ipv4Addr> {
     ours.filter_map(|i| i.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn port(port: &v1::ServicePort, slices: &[&EndpointSlice]) -> Option<ServicePort> {
+fn port(port: &v1::ServicePort, slices: &[&EndpointSlice], node: &str) -> Option<ServicePort> {
     let protocol = Protocol::parse(port.protocol.as_deref().unwrap_or_default())?;
     let name = port.name.as_deref().unwrap_or_default();
     let mut endpoints: Vec<Endpoint> = Vec::new();
@@ -167,7 +177,13 @@ fn port(port: &v1::ServicePort, slices: &[&EndpointSlice]) -> Option<ServicePort
                 && Protocol::parse(p.protocol.as_deref().unwrap_or_default()) == Some(protocol)
         });
         for number in same.filter_map(|p| p.port.and_then(number)) {
-            endpoints.extend(slice.endpoints.iter().flatten().filter_map(|e| endpoint(e, number)));
+            endpoints.extend(
+                slice
+                    .endpoints
+                    .iter()
+                    .flatten()
+                    .filter_map(|e| endpoint(e, number, node)),
+            );
         }
     }
     // While an endpoint moves between slices it is in both; the better state wins.
@@ -181,16 +197,23 @@ fn port(port: &v1::ServicePort, slices: &[&EndpointSlice]) -> Option<ServicePort
     })
 }
 
-fn endpoint(endpoint: &ApiEndpoint, port: u16) -> Option<Endpoint> {
+fn endpoint(endpoint: &ApiEndpoint, port: u16, node: &str) -> Option<Endpoint> {
     let address = endpoint.addresses.first()?.parse().ok()?;
     let conditions = endpoint.conditions.as_ref();
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let hinted = endpoint
+        .hints
+        .as_ref()
+        .and_then(|h| h.for_nodes.as_ref())
+        .filter(|n| !n.is_empty());
     Some(Endpoint {
         address,
         port,
         ready,
         serving: conditions.and_then(|c| c.serving).unwrap_or(ready),
         terminating: conditions.and_then(|c| c.terminating).unwrap_or(false),
+        here: endpoint.node_name.as_ref().map(|name| name == node),
+        near: hinted.map(|names| names.iter().any(|n| n.name == node)),
     })
 }
 
@@ -209,6 +232,16 @@ pub(crate) fn usable(endpoints: &[Endpoint], which: impl Fn(&Endpoint) -> bool) 
         return of(&|e| e.serving && e.terminating);
     }
     ready
+}
+
+/// Those of `endpoints` that are meant for this node, if all are meant for some node and any for
+/// this one; else all.
+pub(crate) fn nearest(endpoints: Vec<Endpoint>) -> Vec<Endpoint> {
+    let hinted = endpoints.iter().all(|e| e.near.is_some()) && endpoints.iter().any(|e| e.near == Some(true));
+    if hinted {
+        return endpoints.into_iter().filter(|e| e.near == Some(true)).collect();
+    }
+    endpoints
 }
 
 #[cfg(test)]
@@ -238,9 +271,11 @@ mod tests {
         );
         let b = slice(
             json!({"name": "http", "port": 8080}),
-            json!([{"addresses": ["10.42.0.2"]}]),
+            json!([{"addresses": ["10.42.0.2"], "nodeName": "n"}]),
         );
-        let got = from_api(&service, &[&a, &b]).unwrap();
+        let elsewhere = from_api(&service, &[&b], "m").unwrap();
+        assert_eq!(elsewhere.ports[0].endpoints[0].here, Some(false));
+        let got = from_api(&service, &[&a, &b], "n").unwrap();
         assert_eq!(got.cluster_ips, [Ipv4Addr::new(10, 43, 0, 9)]);
         assert!(got.external_local && !got.internal_local);
         assert_eq!(got.affinity, Some(10_800));
@@ -249,6 +284,7 @@ mod tests {
         assert!(got.ports[1].endpoints.is_empty());
         let endpoints = &got.ports[0].endpoints;
         assert_eq!(endpoints.len(), 2);
+        assert_eq!((endpoints[0].here, endpoints[1].here), (Some(true), None));
         assert!(endpoints[0].ready && endpoints[0].address.octets()[3] == 2);
         assert_eq!(usable(endpoints, |_| true), [endpoints[0]]);
         assert_eq!(usable(&endpoints[1..], |_| true), [endpoints[1]]);
@@ -256,12 +292,32 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_may_be_meant_for_a_node() {
+        let service = service(json!({"clusterIP": "10.43.0.10", "ports": [{"port": 53}]}));
+        let for_node = |ip: &str, node: &str| json!({"addresses": [ip], "hints": {"forNodes": [{"name": node}]}});
+        let all = |endpoints: Value, node: &str| {
+            let got = from_api(&service, &[&slice(json!({"port": 53}), endpoints)], node).unwrap();
+            let near = nearest(got.ports[0].endpoints.clone());
+            near.iter().map(|e| e.address.octets()[3]).collect::<Vec<_>>()
+        };
+        let hinted = json!([for_node("10.42.0.1", "a"), for_node("10.42.1.1", "b")]);
+        assert_eq!(all(hinted.clone(), "a"), [1]);
+        assert_eq!(all(hinted, "c"), [1, 1], "none is meant for c: all are");
+        let mixed = json!([for_node("10.42.0.1", "a"), {"addresses": ["10.42.1.1"]}]);
+        assert_eq!(all(mixed, "a"), [1, 1]);
+    }
+
+    #[test]
     fn services_without_an_address_are_left_out() {
-        assert_eq!(from_api(&service(json!({"clusterIP": "None"})), &[]), None);
+        assert_eq!(from_api(&service(json!({"clusterIP": "None"})), &[], "n"), None);
         assert_eq!(
-            from_api(&service(json!({"type": "ExternalName", "externalName": "a.b"})), &[]),
+            from_api(
+                &service(json!({"type": "ExternalName", "externalName": "a.b"})),
+                &[],
+                "n"
+            ),
             None
         );
-        assert_eq!(from_api(&service(json!({"clusterIP": "fd00::1"})), &[]), None);
+        assert_eq!(from_api(&service(json!({"clusterIP": "fd00::1"})), &[], "n"), None);
     }
 }

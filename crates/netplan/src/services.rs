@@ -9,7 +9,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::service::usable;
+use crate::service::{nearest, usable};
 use crate::{Cidr, Endpoint, Protocol, Ruleset, Service, ServicePort};
 
 /// What the rules must know of the node.
@@ -19,6 +19,8 @@ pub struct Node {
     pub table: String,
     /// Names of the pods' links on the host, such as `alm0-*`.
     pub links: String,
+    /// Name of the device that leads to other nodes' pods, such as `almv0`; it may not be there.
+    pub overlay: String,
     /// Where pods send everything: the address of the node that they see.
     pub gateway: Ipv4Addr,
     /// Addresses of all pods.
@@ -49,6 +51,8 @@ pub struct HostPort {
 /// Mark of packets that must be answered through this node, so their source is replaced.
 const MARK: &str = "meta mark set meta mark | 0x4000";
 const MARKED: &str = "meta mark & 0x4000 == 0x4000";
+/// The packet that carries it to another node would have the mark too, and be taken for it.
+const UNMARK: &str = "meta mark set meta mark & 0xffffbfff";
 
 /// The table.
 pub fn rules(node: &Node, services: &[Service], host_ports: &[HostPort]) -> Ruleset {
@@ -80,6 +84,7 @@ fn base(node: &Node, rules: &mut Ruleset) {
         cluster_cidr,
         service_cidr,
         links,
+        overlay,
         gateway,
         ..
     } = node;
@@ -102,8 +107,11 @@ fn base(node: &Node, rules: &mut Ruleset) {
             // A pod that reaches itself would not recognise the answer from its own address.
             format!("ip saddr . ip daddr @hairpin snat ip to {gateway} fully-random"),
             format!("ip saddr 127.0.0.0/8 oifname \"{links}\" snat ip to {gateway} fully-random"),
-            format!("{MARKED} oifname \"{links}\" snat ip to {gateway} fully-random"),
-            format!("{MARKED} oifname != \"lo\" masquerade fully-random"),
+            format!("{MARKED} oifname \"{links}\" {UNMARK} snat ip to {gateway} fully-random"),
+            // Another node's pod answers through the overlay only whom it knows to be behind it.
+            format!("{MARKED} oifname \"{overlay}\" {UNMARK} snat ip to {gateway} fully-random"),
+            format!("ip saddr != {cluster_cidr} oifname \"{overlay}\" snat ip to {gateway} fully-random"),
+            format!("{MARKED} oifname != \"lo\" {UNMARK} masquerade fully-random"),
             format!("ip saddr {cluster_cidr} ip daddr != {cluster_cidr} oifname != \"lo\" masquerade fully-random"),
         ],
     );
@@ -121,9 +129,14 @@ fn base(node: &Node, rules: &mut Ruleset) {
     );
     let refusals = || "ct state new jump refusals".to_owned();
     // The links let the node's own loopback connections through to pods; nobody may come the other way.
-    let martians = format!("iifname \"{links}\" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop");
+    let martians =
+        |from: &str| format!("iifname \"{from}\" ip daddr 127.0.0.0/8 ct state != {{ established, related }} drop");
     let hook = |name: &str| format!("type filter hook {name} priority -10");
-    rules.hook("filter-input", &hook("input"), vec![martians, refusals()]);
+    rules.hook(
+        "filter-input",
+        &hook("input"),
+        vec![martians(links), martians(overlay), refusals()],
+    );
     rules.hook("filter-forward", &hook("forward"), vec![refusals()]);
     rules.hook("filter-output", &hook("output"), vec![refusals()]);
 }
@@ -141,14 +154,15 @@ struct Port<'a> {
 
 impl<'a> Port<'a> {
     fn new(node: &'a Node, service: &'a Service, port: &'a ServicePort) -> Self {
-        let is_local = |e: &Endpoint| node.node_cidr.contains(e.address) || node.node_ips.contains(&e.address);
+        let by_address = |ip| node.node_cidr.contains(ip) || node.node_ips.contains(&ip);
+        let is_local = |e: &Endpoint| e.here.unwrap_or_else(|| by_address(e.address));
         let Service { namespace, name, .. } = service;
         Port {
             node,
             service,
             port,
             id: format!("{namespace}/{name}/{}/{}", port.protocol, port.port),
-            all: usable(&port.endpoints, |_| true),
+            all: nearest(usable(&port.endpoints, |_| true)),
             local: usable(&port.endpoints, is_local),
         }
     }

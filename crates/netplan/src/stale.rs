@@ -89,6 +89,8 @@ mod tests {
             ready: true,
             serving: true,
             terminating: false,
+            here: None,
+            near: None,
         });
         Service {
             cluster_ips: vec![Ipv4Addr::new(10, 43, 0, 10)],

@@ -11,6 +11,7 @@ fn node() -> Node {
     Node {
         table: "t".into(),
         links: "alm0-*".into(),
+        overlay: "almv0".into(),
         gateway: Ipv4Addr::new(10, 42, 0, 1),
         cluster_cidr: "10.42.0.0/16".parse().unwrap(),
         node_cidr: "10.42.0.0/24".parse().unwrap(),
@@ -26,6 +27,8 @@ fn endpoint(address: [u8; 4], ready: bool) -> Endpoint {
         ready,
         serving: true,
         terminating: !ready,
+        here: None,
+        near: None,
     }
 }
 
@@ -95,6 +98,41 @@ fn local_policies_keep_to_the_node() {
     let got = table(&service);
     assert_eq!(got.sets["refused-addresses"].elements[KEY], "drop");
     assert_eq!(got.chains["ext/default/web/tcp/80"].rules[2], "drop");
+}
+
+#[test]
+fn where_an_endpoint_is_says_its_slice() {
+    let at = |address: [u8; 4], here: bool| Endpoint {
+        here: Some(here),
+        ..endpoint(address, true)
+    };
+    // On this node with another node's address, and the other way round.
+    let mut service = web(vec![at(REMOTE, true), at(LOCAL, false)]);
+    service.internal_local = true;
+    let got = table(&service);
+    let local = &got.chains["local/default/web/tcp/80"].rules;
+    assert_eq!(*local, ["meta l4proto tcp dnat ip to 10.42.1.2:8080"]);
+}
+
+#[test]
+fn what_goes_to_other_nodes_comes_from_a_pod_or_from_the_gateway() {
+    let rules = &table(&web(vec![])).chains["nat-postrouting"].rules;
+    let at = |what: &str| rules.iter().position(|r| r.contains(what)).unwrap();
+    let (foreign, masquerade) = (
+        at("ip saddr != 10.42.0.0/16 oifname \"almv0\" snat ip to 10.42.0.1"),
+        at("masquerade"),
+    );
+    assert!(foreign < masquerade);
+    for rule in rules {
+        assert!(
+            !rule.contains("meta mark & 0x4000 == 0x4000") || rule.contains("meta mark set meta mark & 0xffffbfff")
+        );
+        let pods = rule.contains("ip saddr 10.42.0.0/16");
+        assert!(
+            !pods || rule.contains("ip daddr != 10.42.0.0/16"),
+            "pods keep their addresses among each other: {rule}"
+        );
+    }
 }
 
 #[test]

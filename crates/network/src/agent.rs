@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 use host::netns;
 use informer::Informers;
-use runtime::{PodAddress, PodNetwork, PortMapping, RuntimeError};
+use runtime::{PodAddress, PodNetwork, PortMapping, RuntimeError, ServiceRules};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -17,7 +17,7 @@ use crate::book::{Book, Mapping, Pod};
 use crate::cni::server;
 use crate::plumb::{Plugged, Plumber};
 use crate::proxy::Proxy;
-use crate::{Config, NetworkError};
+use crate::{Config, NetworkError, overlay};
 
 /// The network of this node. Clones are the same network.
 #[derive(Clone)]
@@ -63,7 +63,11 @@ impl Network {
         let book = Arc::new(Mutex::new(book));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let gateway = node.gateway;
-        let inputs = config.proxy.then_some(informers);
+        if let Some(here) = config.here(&node) {
+            let (name, device) = (config.node_name.clone(), config.overlay.clone());
+            overlay::start(here, name, device, informers.clone(), stop.clone(), &tasks);
+        }
+        let inputs = config.proxy.then(|| (informers, config.node_name.clone()));
         let proxy = Proxy::start(node, inputs, book.clone(), stop.clone());
         let agent = Arc::new(Agent {
             plumber,
@@ -203,6 +207,16 @@ impl PodNetwork for Network {
 
     async fn detach(&self, sandbox_id: &str) -> Result<(), RuntimeError> {
         Ok(self.agent.detach(sandbox_id).await?)
+    }
+}
+
+#[async_trait]
+impl ServiceRules for Network {
+    async fn withdrawn(&self, pod: IpAddr) {
+        // Of addresses of IPv6 there is never a rule.
+        if let IpAddr::V4(pod) = pod {
+            self.agent.proxy.withdrawn(pod).await;
+        }
     }
 }
 

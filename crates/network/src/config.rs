@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use netplan::overlay::Here;
 use netplan::{Cidr, Node};
 
 use crate::NetworkError;
@@ -17,6 +18,15 @@ pub struct Config {
     /// Link that holds the gateway's address, such as `alm0`. The pods' links on the host are
     /// named after it: `alm0-7` belongs to the pod with the seventh address. At most 9 bytes.
     pub bridge: String,
+    /// Name of this node: of the others it is told by its own.
+    pub node_name: String,
+    /// VXLAN device to other nodes' pods, such as `almv0`; there is one while there are other nodes.
+    /// At most 15 bytes, and nothing that a pod's link could be called.
+    pub overlay: String,
+    /// Number of the VXLAN, the same on all nodes of a cluster.
+    pub vni: u32,
+    /// UDP port of the VXLAN, the same on all nodes; usually [`VXLAN_PORT`].
+    pub vxlan_port: u16,
     /// Addresses of all pods.
     pub cluster_cidr: (Ipv4Addr, u8),
     /// Addresses of this node's pods; the first is the gateway.
@@ -25,14 +35,18 @@ pub struct Config {
     pub service_cidr: (Ipv4Addr, u8),
     /// nftables table of family `ip`, such as `allmend`. Whatever is in it is replaced.
     pub table: String,
-    /// The node's own addresses.
+    /// The node's own addresses; by the first of IPv4 other nodes reach it. Without one, it is alone.
     pub node_ips: Vec<IpAddr>,
-    /// Largest packet of pods.
+    /// Largest packet of pods; usually [`crate::pod_mtu`].
     pub mtu: u32,
     /// Whether services are to work here; without, pods only reach each other and the world.
     pub proxy: bool,
 }
 
+/// The UDP port that most nodes' firewalls know as that of pods' traffic.
+pub const VXLAN_PORT: u16 = 8472;
+/// Longest name of a link.
+const LONGEST_LINK: usize = 15;
 /// Longest name of the bridge: the kernel allows 15 bytes, a dash and five digits follow.
 const LONGEST_BRIDGE: usize = 9;
 
@@ -44,6 +58,18 @@ impl Config {
         };
         if self.bridge.is_empty() || self.bridge.len() > LONGEST_BRIDGE {
             let message = format!("bridge {:?} must have 1 to {LONGEST_BRIDGE} bytes", self.bridge);
+            return Err(NetworkError::Config(message));
+        }
+        let pods = format!("{}-", self.bridge);
+        if self.overlay.is_empty() || self.overlay.len() > LONGEST_LINK || self.overlay.starts_with(&pods) {
+            let message = format!(
+                "overlay {:?} must have 1 to {LONGEST_LINK} bytes, and not begin with {pods}",
+                self.overlay
+            );
+            return Err(NetworkError::Config(message));
+        }
+        if self.vni == 0 || self.vni >= 1 << 24 || self.vxlan_port == 0 {
+            let message = format!("VXLAN {} at port {} cannot be", self.vni, self.vxlan_port);
             return Err(NetworkError::Config(message));
         }
         let node_cidr = cidr("node CIDR", self.node_cidr)?;
@@ -60,11 +86,25 @@ impl Config {
         Ok(Node {
             table: self.table.clone(),
             links: format!("{}-*", self.bridge),
+            overlay: self.overlay.clone(),
             gateway,
             cluster_cidr: cidr("cluster CIDR", self.cluster_cidr)?,
             node_cidr,
             service_cidr: cidr("service CIDR", self.service_cidr)?,
             node_ips: self.node_ips.iter().filter_map(v4).collect(),
+        })
+    }
+
+    /// The node as its peers see it; `None` without an address that they could reach.
+    pub(crate) fn here(&self, node: &Node) -> Option<Here> {
+        Some(Here {
+            vni: self.vni,
+            port: self.vxlan_port,
+            mtu: self.mtu,
+            address: *node.node_ips.first()?,
+            cluster_cidr: node.cluster_cidr,
+            node_cidr: node.node_cidr,
+            gateway: node.gateway,
         })
     }
 

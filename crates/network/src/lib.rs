@@ -2,12 +2,13 @@
 //!
 //! Addresses and rules are decided in `netplan` and carried out by `host`. Must not know pods:
 //! it is asked for sandboxes, by runtimes through [`runtime::PodNetwork`] and by containerd
-//! through CNI, and it reads Services and EndpointSlices.
+//! through CNI, and it reads Services, EndpointSlices and Nodes.
 
 mod agent;
 mod book;
 pub mod cni;
 mod config;
+mod overlay;
 mod plumb;
 mod proxy;
 mod purge;
@@ -16,7 +17,8 @@ use std::io;
 
 pub use agent::Network;
 pub use cni::cni_main;
-pub use config::Config;
+pub use config::{Config, VXLAN_PORT};
+pub use overlay::pod_mtu;
 pub use purge::purge;
 
 /// Why the network does not do what it is asked.

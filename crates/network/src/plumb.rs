@@ -55,6 +55,12 @@ impl Plumber {
         let bridge = links.bridge(&self.bridge)?;
         links.mtu(bridge, self.mtu)?;
         links.address(bridge, self.gateway, 32)?;
+        // Of a subnet that the node had before; another node's gateway may have it now.
+        for (index, address, prefix) in links.addresses()? {
+            if index == bridge && address != self.gateway {
+                links.remove_address(index, address, prefix)?;
+            }
+        }
         let services = Route {
             to: (self.service_cidr.network(), self.service_cidr.prefix()),
             via: None,

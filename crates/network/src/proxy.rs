@@ -3,7 +3,8 @@
 //!
 //! Must not decide what a rule says.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,28 +32,37 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Label of a slice: its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// The way to ask for the rules of host ports.
+/// The way to ask for the rules of host ports, and for those of endpoints that have left.
 pub(crate) struct Proxy {
     requested: watch::Sender<u64>,
-    applied: watch::Receiver<u64>,
+    applied: watch::Receiver<Applied>,
+}
+
+/// What the rules in force were made from.
+#[derive(Default)]
+struct Applied {
+    /// The last request before.
+    request: u64,
+    /// Addresses of endpoints that took new connections.
+    ready: BTreeSet<Ipv4Addr>,
 }
 
 impl Proxy {
     /// Starts the task; it ends with `stop` and leaves the rules in force.
     pub(crate) fn start(
         node: Node,
-        informers: Option<Arc<Informers>>,
+        inputs: Option<(Arc<Informers>, String)>,
         book: Arc<Mutex<Book>>,
         stop: CancellationToken,
     ) -> Self {
         let (requested, requests) = watch::channel(0);
-        let (done, applied) = watch::channel(0);
+        let (done, applied) = watch::channel(Applied::default());
         let worker = Worker {
             node,
             book,
             requests,
             done,
-            inputs: informers.map(Inputs::new),
+            inputs: inputs.map(|(informers, node)| Inputs::new(informers, node)),
             table: None,
             frontends: Frontends::default(),
         };
@@ -81,10 +91,22 @@ impl Proxy {
         let late = NetworkError::Late {
             seconds: PATIENCE.as_secs(),
         };
-        match timeout(PATIENCE, applied.wait_for(|n| *n >= request)).await {
+        match timeout(PATIENCE, applied.wait_for(|a| a.request >= request)).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(late),
         }
+    }
+
+    /// Waits until rules are in force that were made from endpoints as they are known now or later,
+    /// and in which an address is none that is ready. One that terminates may still be in them,
+    /// where no other is left. For ever, if the rules are refused.
+    pub(crate) async fn withdrawn(&self, pod: Ipv4Addr) {
+        let mut applied = self.applied.clone();
+        let request = self.request();
+        // Should the task have ended, nobody would make rules that lead there.
+        let _ = applied
+            .wait_for(|a| a.request >= request && !a.ready.contains(&pod))
+            .await;
     }
 }
 
@@ -94,18 +116,21 @@ struct Inputs {
     slices: Arc<Informer>,
     service_changes: Subscription,
     slice_changes: Subscription,
+    /// Name of this node.
+    node: String,
     /// Ends all informers when it is dropped.
     _informers: Arc<Informers>,
 }
 
 impl Inputs {
-    fn new(informers: Arc<Informers>) -> Self {
+    fn new(informers: Arc<Informers>, node: String) -> Self {
         let (services, slices) = (informers.of(&SERVICES), informers.of(&ENDPOINT_SLICES));
         Inputs {
             service_changes: services.subscribe(),
             slice_changes: slices.subscribe(),
             services,
             slices,
+            node,
             _informers: informers,
         }
     }
@@ -138,7 +163,7 @@ impl Inputs {
         let typed = services.iter().filter_map(|object| {
             let key = (object.namespace().to_owned(), object.name().to_owned());
             let slices: Vec<&EndpointSlice> = slices.get(&key).into_iter().flatten().map(Arc::as_ref).collect();
-            netplan::from_api(&*view::<v1::Service>(object)?, &slices)
+            netplan::from_api(&*view::<v1::Service>(object)?, &slices, &self.node)
         });
         typed.collect()
     }
@@ -156,7 +181,7 @@ struct Worker {
     node: Node,
     book: Arc<Mutex<Book>>,
     requests: watch::Receiver<u64>,
-    done: watch::Sender<u64>,
+    done: watch::Sender<Applied>,
     inputs: Option<Inputs>,
     /// What is in force; `None` when that is unknown.
     table: Option<Ruleset>,
@@ -171,8 +196,8 @@ impl Worker {
             let started = Instant::now();
             let request = *self.requests.borrow_and_update();
             let again = match self.bring_up_to_date().await {
-                Ok(()) => {
-                    self.done.send_replace(request);
+                Ok(ready) => {
+                    self.done.send_replace(Applied { request, ready });
                     retry = RETRY.0;
                     None
                 }
@@ -229,7 +254,8 @@ impl Worker {
         let rules = netplan::rules(&self.node, &[], &self.host_ports());
         match self.apply(rules).await {
             Ok(()) => {
-                self.done.send_replace(request);
+                let ready = BTreeSet::new();
+                self.done.send_replace(Applied { request, ready });
             }
             Err(error) => tracing::error!(error = error.chain(), "cannot apply the first rules"),
         }
@@ -256,11 +282,14 @@ impl Worker {
         }
     }
 
-    async fn bring_up_to_date(&mut self) -> Result<(), NetworkError> {
+    /// The addresses that take new connections now.
+    async fn bring_up_to_date(&mut self) -> Result<BTreeSet<Ipv4Addr>, NetworkError> {
         let services = self.inputs.as_ref().map(Inputs::read).unwrap_or_default();
         let host_ports = self.host_ports();
         self.apply(netplan::rules(&self.node, &services, &host_ports)).await?;
-        self.forget_stale(Frontends::of(&services, &host_ports)).await
+        self.forget_stale(Frontends::of(&services, &host_ports)).await?;
+        let endpoints = services.iter().flat_map(|s| &s.ports).flat_map(|p| &p.endpoints);
+        Ok(endpoints.filter(|e| e.ready).map(|e| e.address).collect())
     }
 
     /// Applies the difference; should that be refused, someone else has changed the table, and

@@ -36,6 +36,7 @@ fn remove_links(config: &Config, plumber: &Plumber) -> io::Result<()> {
     for link in plumber.host_links()? {
         links.delete(&link)?;
     }
+    links.delete(&config.overlay)?;
     links.delete(&config.bridge)
 }
 

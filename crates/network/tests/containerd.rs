@@ -55,6 +55,10 @@ async fn world() {
     let config = Config {
         data_dir: dir.path().to_owned(),
         bridge: "alm0".into(),
+        node_name: "a".into(),
+        overlay: "almv0".into(),
+        vni: 7,
+        vxlan_port: network::VXLAN_PORT,
         cluster_cidr: ([10, 42, 0, 0].into(), 16),
         node_cidr: ([10, 42, 0, 0].into(), 24),
         service_cidr: ([10, 43, 0, 0].into(), 16),

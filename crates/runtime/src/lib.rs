@@ -115,6 +115,15 @@ pub trait PodNetwork: Send + Sync {
     async fn detach(&self, sandbox_id: &str) -> Result<(), RuntimeError>;
 }
 
+/// The Services of this node, as far as new connections to a pod are concerned.
+#[async_trait]
+pub trait ServiceRules: Send + Sync {
+    /// Waits until no Service leads new connections from this node to a pod's address, given that
+    /// no EndpointSlice says any more that it is ready. An endpoint that terminates may keep those
+    /// of Services that have no other. May take for ever: the caller limits it.
+    async fn withdrawn(&self, pod: IpAddr);
+}
+
 /// The persistent volumes of this node, for pods that use them.
 #[async_trait]
 pub trait PodVolumes: Send + Sync {

@@ -11,6 +11,7 @@ fn node() -> netplan::Node {
     netplan::Node {
         table: "t".into(),
         links: "alm0-*".into(),
+        overlay: "almv0".into(),
         gateway: Ipv4Addr::new(10, 42, 0, 1),
         cluster_cidr: "10.42.0.0/16".parse().unwrap(),
         node_cidr: "10.42.0.0/24".parse().unwrap(),
@@ -54,6 +55,8 @@ impl Numbers {
                     ready: self.coin(),
                     serving: true,
                     terminating: true,
+                    here: None,
+                    near: None,
                 }
             })
             .collect();

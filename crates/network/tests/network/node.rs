@@ -82,6 +82,10 @@ impl Node {
         Config {
             data_dir: dir.path().to_owned(),
             bridge: "alm0".into(),
+            node_name: "a".into(),
+            overlay: "almv0".into(),
+            vni: 7,
+            vxlan_port: network::VXLAN_PORT,
             cluster_cidr: (Ipv4Addr::new(10, 42, 0, 0), 16),
             node_cidr: (Ipv4Addr::new(10, 42, 0, 0), 24),
             service_cidr: (Ipv4Addr::new(10, 43, 0, 0), 16),
