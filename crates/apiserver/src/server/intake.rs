@@ -85,7 +85,7 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Input, Status> 
     match media_type(headers) {
         "" | "application/json" | "*/*" => machinery::decode(body, false),
         "application/yaml" => machinery::decode(body, true),
-        "application/vnd.kubernetes.protobuf" => Ok(protobuf::decode(body, kinds::by_kind)?.into()),
+        "application/vnd.kubernetes.protobuf" => Ok(protobuf::decode(body)?.into()),
         other => Err(unsupported(
             other,
             "application/json, application/yaml, application/vnd.kubernetes.protobuf",

@@ -1,3 +1,10 @@
 //! Wire forms other than JSON and YAML. Must not know verbs or resources.
 
+pub(crate) mod encode;
 pub(crate) mod protobuf;
+mod special;
+pub(crate) mod table;
+pub(crate) mod write;
+
+#[cfg(test)]
+mod tests;
