@@ -212,11 +212,14 @@ impl PodNetwork for Network {
 
 #[async_trait]
 impl ServiceRules for Network {
-    async fn withdrawn(&self, pod: IpAddr) {
-        // Of addresses of IPv6 there is never a rule.
-        if let IpAddr::V4(pod) = pod {
-            self.agent.proxy.withdrawn(pod).await;
-        }
+    async fn withdrawn(&self, pod: Option<IpAddr>) {
+        let pod = match pod {
+            // Of addresses of IPv6 there is never a rule.
+            Some(IpAddr::V6(_)) => return,
+            Some(IpAddr::V4(pod)) => Some(pod),
+            None => None,
+        };
+        self.agent.proxy.withdrawn(pod).await;
     }
 }
 

@@ -100,12 +100,12 @@ impl Proxy {
     /// Waits until rules are in force that were made from endpoints as they are known now or later,
     /// and in which an address is none that is ready. One that terminates may still be in them,
     /// where no other is left. For ever, if the rules are refused.
-    pub(crate) async fn withdrawn(&self, pod: Ipv4Addr) {
+    pub(crate) async fn withdrawn(&self, pod: Option<Ipv4Addr>) {
         let mut applied = self.applied.clone();
         let request = self.request();
         // Should the task have ended, nobody would make rules that lead there.
         let _ = applied
-            .wait_for(|a| a.request >= request && !a.ready.contains(&pod))
+            .wait_for(|a| a.request >= request && pod.is_none_or(|pod| !a.ready.contains(&pod)))
             .await;
     }
 }

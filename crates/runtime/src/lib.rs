@@ -120,8 +120,10 @@ pub trait PodNetwork: Send + Sync {
 pub trait ServiceRules: Send + Sync {
     /// Waits until no Service leads new connections from this node to a pod's address, given that
     /// no EndpointSlice says any more that it is ready. An endpoint that terminates may keep those
-    /// of Services that have no other. May take for ever: the caller limits it.
-    async fn withdrawn(&self, pod: IpAddr);
+    /// of Services that have no other. `None` for a pod that has no address to itself: then it is
+    /// waited until all that is known now of endpoints is in force. May take for ever: the caller
+    /// limits it.
+    async fn withdrawn(&self, pod: Option<IpAddr>);
 }
 
 /// The persistent volumes of this node, for pods that use them.

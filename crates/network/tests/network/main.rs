@@ -3,6 +3,7 @@
 
 mod api;
 mod cni;
+mod hosts;
 mod kernel;
 mod node;
 mod pods;
