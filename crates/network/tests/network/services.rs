@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
 use std::time::{Duration, Instant};
 
 use host::netns;
+use runtime::ServiceRules;
 use serde_json::json;
 
 use crate::node::{GATEWAY, NODE, Node, WORLD, ask, eventually, is_refused, isolated, serve};
@@ -170,6 +171,35 @@ fn udp_clients_follow_their_service() {
         eventually("a answers", || answer().as_deref() == Some("a")).await;
         node.api.endpoints("dns", "UDP", &[(b.address.ip, true)]);
         eventually("b answers on the same socket", || answer().as_deref() == Some("b")).await;
+    });
+}
+
+#[test]
+fn who_waits_for_an_endpoint_to_leave_sees_it_gone() {
+    isolated(|| async {
+        let node = Node::new().await;
+        let (a, b) = (node.pod("a").await, node.pod("b").await);
+        let both = [(a.address.ip, true), (b.address.ip, true)];
+        let only_b = [(a.address.ip, false), (b.address.ip, true)];
+        node.api
+            .service("web", json!({"clusterIP": IP, "ports": [{"port": 80}]}));
+        for _ in 0..10 {
+            node.api.endpoints("web", "TCP", &both);
+            eventually("a answers", || ask(to(80)).is_ok_and(|said| said.0 == "a")).await;
+            let withdrawn = node.network.withdrawn(Some(a.address.ip));
+            tokio::pin!(withdrawn);
+            let early = tokio::time::timeout(Duration::from_millis(50), withdrawn.as_mut()).await;
+            assert!(early.is_err(), "it is still there");
+            let started = Instant::now();
+            node.api.endpoints("web", "TCP", &only_b);
+            withdrawn.await;
+            println!("withdrawn after {:?}", started.elapsed());
+            assert!((0..20).all(|_| ask(to(80)).unwrap().0 == "b"));
+        }
+        // Nobody is to wait for what cannot come.
+        node.network.withdrawn(Some(a.address.ip)).await;
+        node.network.withdrawn(Some("fd00::1".parse().unwrap())).await;
+        node.network.withdrawn(None).await;
     });
 }
 
