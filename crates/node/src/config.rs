@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Taint;
-use runtime::{PodRuntime, PodVolumes};
+use runtime::{PodRuntime, PodVolumes, ServiceRules};
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -73,6 +73,8 @@ pub struct Ports {
     pub machines: Option<Arc<dyn PodRuntime>>,
     /// Persistent volumes.
     pub volumes: Option<Arc<dyn PodVolumes>>,
+    /// What Services lead to on this node, where it has them.
+    pub services: Option<Arc<dyn ServiceRules>>,
 }
 
 /// Why the agent cannot start.

@@ -31,7 +31,7 @@ use driver::Recorder;
 use futures::StreamExt;
 use informer::{Change, Informer, Informers};
 use k8s_openapi::api::core::v1::Container;
-use kinds::resources::{ENDPOINT_SLICES, PODS, SERVICES};
+use kinds::resources::{ENDPOINT_SLICES, NODES, PODS, SERVICES};
 use meta::Object;
 use runtime::{PodRuntime, RuntimeEvent, SandboxStatus};
 use tokio::sync::{OnceCell, mpsc};
@@ -68,6 +68,7 @@ pub(crate) struct Shared {
     pub pods: Arc<Informer>,
     pub services: Arc<Informer>,
     pub slices: Arc<Informer>,
+    nodes: Arc<Informer>,
     contents: Contents,
     /// Millicores and bytes of memory.
     pub capacity: (i64, i64),
@@ -98,6 +99,7 @@ impl Node {
             pods,
             services: informers.of(&SERVICES),
             slices: informers.of(&ENDPOINT_SLICES),
+            nodes: informers.of(&NODES),
             contents: Contents::default(),
             capacity: registration::capacity(),
             client,

@@ -361,10 +361,13 @@ impl Steps {
     }
 
     fn target_of(&self, c: &Container, id: &str) -> Target {
+        super::target(c, id, self.own_ip(), &self.shared.config, &self.runtime)
+    }
+
+    /// The pod's own address; `None` with the host's network.
+    fn own_ip(&self) -> Option<&String> {
         let host = self.pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
-        let ips = self.sandbox.as_ref().map(|s| s.ips.clone()).unwrap_or_default();
-        let config = &self.shared.config;
-        super::target(c, id, if host { None } else { ips.first() }, config, &self.runtime)
+        self.sandbox.as_ref()?.ips.first().filter(|_| !host)
     }
 
     async fn kill(&self, name: &str, id: &str, grace: i64, message: &str) -> Result<(), Why> {
@@ -373,7 +376,7 @@ impl Steps {
         let begun = Instant::now();
         let going = self.pod.metadata.deletion_timestamp.is_some() && self.exists;
         if going && !grace.is_zero() {
-            withdrawal::endpoint_left(&self.shared.slices, self.object.namespace(), self.object.uid()).await;
+            withdrawal::endpoint_left(&self.shared, &self.object, self.own_ip()).await;
         }
         let container = pods::all(&self.pod).find(|(c, _)| c.name == name).map(|(c, _)| c);
         let hook = container.as_ref().and_then(|c| c.lifecycle.as_ref()?.pre_stop.clone());

@@ -57,6 +57,7 @@ impl World {
             containers: self.fake.clone(),
             machines: None,
             volumes: None,
+            services: None,
         };
         let informers = Arc::new(Informers::new(client.clone()));
         self.node = Some(Node::start(config, client, informers, ports).await.unwrap());
