@@ -19,7 +19,7 @@ use machines::MachineRuntime;
 use network::Network;
 use node::{Node, Ports, Server};
 use pki::KeyPairPem;
-use runtime::PodRuntime;
+use runtime::{PodRuntime, ServiceRules};
 use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -151,6 +151,7 @@ pub async fn start(setup: Setup) -> Result<Running> {
         containers,
         machines: machines.clone().map(|m| Arc::new(m) as Arc<dyn PodRuntime>),
         volumes: Some(Arc::new(VolumePort(volumes))),
+        services: enabled(Component::ServiceProxy).then(|| Arc::new(network.clone()) as Arc<dyn ServiceRules>),
     };
     let node = Node::start(config, setup.client.clone(), setup.informers.clone(), ports);
     let node = node.await.context("start the node agent")?;
