@@ -10,7 +10,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use super::table::{Count, Field, Special, Type, table};
-use super::{encode, protobuf};
+use super::{cbor, encode, protobuf, uncbor};
 
 /// Fields that the generated types do not know yet.
 const NEWER: &[&str] = &[
@@ -154,6 +154,17 @@ proptest! {
     }
 
     #[test]
+    fn json_to_cbor_and_back_is_the_identity(seed: u64) {
+        let mut maker = Maker::new(seed);
+        for (version, kind) in kinds_served() {
+            let object = maker.object(&version, &kind);
+            let mut bytes = Vec::new();
+            cbor::document(&mut bytes, object.to_string().as_bytes()).unwrap();
+            prop_assert_eq!(&uncbor::decode(&bytes).unwrap(), &object, "{}", kind);
+        }
+    }
+
+    #[test]
     fn generated_types_read_and_write_the_same(seed: u64) {
         let mut changes = Vec::new();
         for (version, kind, through) in all_generated() {
@@ -292,6 +303,7 @@ proptest! {
     #[test]
     fn junk_is_refused_and_no_more(junk: Vec<u8>, at: prop::sample::Index, kind: prop::sample::Index) {
         let _ = protobuf::decode(&junk);
+        let _ = uncbor::decode(&junk);
         let all = kinds_served();
         let (version, kind) = kind.get(&all);
         let mut body = to_protobuf(&Maker::new(1).object(version, kind));
@@ -301,5 +313,6 @@ proptest! {
         let mut out = Vec::new();
         let index = table().of_kind(version, kind).unwrap();
         let _ = encode::message(&mut out, index, &junk, None);
+        let _ = cbor::document(&mut out, &junk);
     }
 }
