@@ -3,6 +3,7 @@
 
 mod api;
 mod fake;
+mod withdrawal;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,10 +18,12 @@ use informer::Informers;
 use kinds::resources::{CONFIG_MAPS, EVENTS, LEASES, NODES, PODS};
 use node::{Config, Node, PodLookup, Ports};
 use serde_json::{Value, json};
+use withdrawal::Rules;
 
 struct World {
     api: Arc<Api>,
     fake: Arc<Fake>,
+    rules: Arc<Rules>,
     dir: tempfile::TempDir,
     node: Option<Node>,
 }
@@ -30,6 +33,7 @@ impl World {
         let mut world = World {
             api: Arc::default(),
             fake: Fake::new(),
+            rules: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
             node: None,
         };
@@ -57,7 +61,7 @@ impl World {
             containers: self.fake.clone(),
             machines: None,
             volumes: None,
-            services: None,
+            services: Some(self.rules.clone()),
         };
         let informers = Arc::new(Informers::new(client.clone()));
         self.node = Some(Node::start(config, client, informers, ports).await.unwrap());
