@@ -118,6 +118,12 @@ pub enum Error {
         #[source]
         source: Source,
     },
+    /// A store was being moved to this place, and that was not finished.
+    #[error("{place} is half filled: a migration to it was cut short; run the migration again")]
+    Unfinished {
+        /// The store's file or endpoint.
+        place: String,
+    },
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,

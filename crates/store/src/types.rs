@@ -259,7 +259,7 @@ impl WatchEvent {
 pub struct WatchBatch {
     /// Everything on the watched prefix up to this revision has been delivered with this batch.
     pub revision: u64,
-    /// The events; never empty.
+    /// The events. Empty if the batch only tells how far the watch has come.
     pub events: Vec<WatchEvent>,
 }
 

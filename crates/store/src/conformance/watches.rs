@@ -101,7 +101,9 @@ pub(super) async fn transactions_are_not_split(store: Arc<dyn Store>) {
         while count < 1000 {
             let item = tokio::time::timeout(DEADLINE, stream.next()).await.expect("in time");
             let batch = item.expect("an item").expect("no error");
-            let first = batch.events[0].revision;
+            let Some(first) = batch.events.first().map(|event| event.revision) else {
+                continue;
+            };
             assert!(first > last, "revision {first} came in two batches");
             last = batch.events.last().map_or(0, |event| event.revision);
             assert_eq!(batch.events.len() % 50, 0);

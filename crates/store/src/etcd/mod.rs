@@ -4,24 +4,28 @@
 //! Where etcd differs from the embedded engine: it buffers for slow watchers itself and applies
 //! flow control, so [`Error::Lagged`] never comes; a snapshot is in etcd's own format, for
 //! `etcdctl snapshot restore`; operations per transaction are limited by its `--max-txn-ops` (128).
+//!
+//! A member that is down is noticed by the request or watch that fails, and the next one is asked:
+//! reads at once, writes only if they have certainly not been sent.
 
+mod members;
 mod stream;
+mod terms;
 
 use crate::embedded::check;
 use crate::error::{Error, Result};
-use crate::types::{Committed, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchEvent};
+use crate::types::{KeyValue, Outcome, Page, Range, Stats, Txn};
 use crate::{Stamp, Store, WatchStream};
 use async_trait::async_trait;
 use bytes::Bytes;
-use etcd_client::{
-    Certificate, Client, CompactionOptions, Compare, CompareOp, ConnectOptions, DeleteOptions, GetOptions, Identity,
-    KvClient, PutOptions, TlsOptions, TxnOp, TxnOpResponse, WatchOptions,
-};
+use etcd_client::{Client, CompactionOptions, GetOptions, KvClient, WatchOptions};
 use futures::StreamExt;
+use members::{Failure, Members, Repeat};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use terms::{Mark, Terms, prefix_end};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 
@@ -36,6 +40,8 @@ pub struct Options {
     pub stamp: Stamp,
     /// How long a request may take, connecting included.
     pub timeout: Duration,
+    /// Open also what is being filled (see [`Etcd::fill`]).
+    pub filling: bool,
     /// Greatest size of a transaction; must not exceed etcd's `--max-request-bytes` (1.5 MiB).
     pub max_txn_bytes: usize,
 }
@@ -57,6 +63,7 @@ impl Options {
             tls: None,
             stamp: Stamp::none(),
             timeout: Duration::from_secs(10),
+            filling: false,
             max_txn_bytes: 1 << 20,
         }
     }
@@ -64,9 +71,8 @@ impl Options {
 
 /// A store kept by etcd.
 pub struct Etcd {
-    client: Client,
-    endpoint: Arc<str>,
-    stamp: Stamp,
+    members: Arc<Members>,
+    terms: Terms,
     max_txn_bytes: usize,
     commits: AtomicU64,
     closed: watch::Sender<bool>,
@@ -76,59 +82,118 @@ impl Etcd {
     /// Connects and makes one request, so that a wrong address shows at once.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
+    /// [`Error::Invalid`] for URLs and certificates that can't be right, [`Error::Unavailable`].
     pub async fn connect(options: Options) -> Result<Self> {
-        let endpoint: Arc<str> = options.endpoints.join(",").into();
-        let mut connect = ConnectOptions::new()
-            .with_connect_timeout(options.timeout)
-            .with_keep_alive(Duration::from_secs(10), Duration::from_secs(5))
-            .with_require_leader(true);
-        if let Some(tls) = options.tls {
-            let mut config = TlsOptions::new().ca_certificate(Certificate::from_pem(tls.ca));
-            if let Some((certificate, key)) = tls.identity {
-                config = config.identity(Identity::from_pem(certificate, key));
-            }
-            connect = connect.with_tls(config);
-        }
-        let request = async {
-            let mut client = Client::connect(&options.endpoints, Some(connect)).await?;
-            client.status().await?;
-            Ok(client)
-        };
-        let client = match tokio::time::timeout(options.timeout, request).await {
-            Ok(connected) => connected.map_err(|e| failed(&endpoint, e))?,
-            Err(elapsed) => {
-                let source = Arc::new(elapsed);
-                return Err(Error::Unavailable {
-                    endpoint: endpoint.to_string(),
-                    source,
-                });
-            }
-        };
-        Ok(Self {
-            client,
-            endpoint,
-            stamp: options.stamp,
+        let members = Arc::new(Members::new(&options).await?);
+        let mut store = Self {
+            members,
+            terms: Terms {
+                stamp: options.stamp,
+                offset: 0,
+            },
             max_txn_bytes: options.max_txn_bytes,
             commits: AtomicU64::new(0),
             closed: watch::Sender::new(false),
-        })
+        };
+        if let Some(mark) = store.mark().await? {
+            if mark.filling && !options.filling {
+                return Err(Error::Unfinished {
+                    place: store.members.names.to_string(),
+                });
+            }
+            store.terms.offset = mark.offset;
+        }
+        Ok(store)
     }
 
-    fn kv(&self) -> Result<KvClient> {
+    async fn mark(&self) -> Result<Option<Mark>> {
+        let mut found = self
+            .call(Repeat::Always, |mut kv| async move { kv.get(Mark::KEY, None).await })
+            .await?;
+        let Some(kv) = found.take_kvs().into_iter().next() else {
+            return Ok(None);
+        };
+        match Mark::parse(kv.value()) {
+            Some(mark) => Ok(Some(mark)),
+            None => Err(Error::Corrupt {
+                path: PathBuf::from(&*self.members.names),
+                key: Some(Mark::KEY.into()),
+                revision: None,
+                detail: "no release has written this".into(),
+            }),
+        }
+    }
+
+    /// Begins to fill this etcd, so that revisions go on after `above`; it can't be opened until
+    /// [`Etcd::filled`]. What an earlier attempt left is removed.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it has objects that no such attempt has put there.
+    pub async fn fill(&mut self, prefix: &[u8], above: u64) -> Result<()> {
+        let begun = self.mark().await?.is_some_and(|mark| mark.filling);
+        let there = self.range(Range::prefix(prefix.to_vec()).limit(1)).await?;
+        if !there.items.is_empty() && !begun {
+            let names = &self.members.names;
+            return Err(Error::Invalid(format!("the etcd at {names} already has objects in it")));
+        }
+        let now = self.revision().await? - self.terms.offset;
+        self.terms.offset = self.terms.offset.max((above + 1).saturating_sub(now));
+        self.put_mark(true).await?;
+        let options = etcd_client::DeleteOptions::new().with_range(prefix_end(prefix));
+        let remove = |mut kv: KvClient| {
+            let options = options.clone();
+            async move { kv.delete(prefix, Some(options)).await }
+        };
+        self.call(Repeat::Always, remove).await.map(drop)
+    }
+
+    /// All that [`Etcd::fill`] was called for is there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn filled(&self) -> Result<()> {
+        self.put_mark(false).await
+    }
+
+    async fn put_mark(&self, filling: bool) -> Result<()> {
+        let offset = self.terms.offset;
+        let text = Mark { offset, filling }.text();
+        // To put the same twice does no harm.
+        let put = |mut kv: KvClient| {
+            let text = text.clone();
+            async move { kv.put(Mark::KEY, text, None).await }
+        };
+        self.call(Repeat::Always, put).await.map(drop)
+    }
+
+    async fn call<T, F>(&self, repeat: Repeat, request: impl Fn(KvClient) -> F + Send + Sync) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>> + Send,
+        T: Send,
+    {
+        self.ask(repeat, request).await?.map_err(|f| self.members.error(f))
+    }
+
+    /// The outer error is that of a closed store.
+    async fn ask<T, F>(
+        &self,
+        repeat: Repeat,
+        request: impl Fn(KvClient) -> F + Send + Sync,
+    ) -> Result<Result<T, Failure>>
+    where
+        F: Future<Output = Result<T, etcd_client::Error>> + Send,
+        T: Send,
+    {
         if *self.closed.borrow() {
             return Err(Error::Closed);
         }
-        Ok(self.client.kv_client().max_decoding_message_size(usize::MAX))
-    }
-
-    fn fail(&self, error: etcd_client::Error) -> Error {
-        failed(&self.endpoint, error)
+        let request = |_, client: Client| request(client.kv_client().max_decoding_message_size(usize::MAX));
+        Ok(self.members.call(repeat, request).await)
     }
 
     /// A read or compaction of `revision` failed: tells apart why.
-    async fn refused(&self, revision: u64, error: etcd_client::Error) -> Error {
-        let text = error.to_string();
+    async fn refused(&self, revision: u64, failure: Failure) -> Error {
+        let text = failure.text();
         if text.contains("has been compacted") {
             return match self.compacted().await {
                 Ok(compacted) => Error::Compacted {
@@ -147,48 +212,7 @@ impl Etcd {
                 Err(error) => error,
             };
         }
-        self.fail(error)
-    }
-
-    fn outcome(&self, txn: Txn, response: &etcd_client::TxnResponse) -> Outcome {
-        let revision = response.header().map_or(0, |h| h.revision().cast_unsigned());
-        let answers = response.op_responses();
-        if !response.succeeded() {
-            let current = answers.into_iter().map(|answer| match answer {
-                TxnOpResponse::Get(mut get) => get.take_kvs().into_iter().next().map(|kv| key_value(&self.stamp, kv)),
-                _ => None,
-            });
-            return Outcome::CompareFailed {
-                current: current.collect(),
-                revision,
-            };
-        }
-        let mut events = Vec::new();
-        for (op, answer) in txn.ops.into_iter().zip(answers) {
-            let prev = match answer {
-                TxnOpResponse::Put(mut put) => put.take_prev_key(),
-                TxnOpResponse::Delete(mut delete) => delete.take_prev_kvs().into_iter().next(),
-                _ => None,
-            };
-            let prev = prev.map(|kv| key_value(&self.stamp, kv));
-            match op {
-                Op::Put { key, value } => events.push(WatchEvent {
-                    kind: EventKind::Put,
-                    key,
-                    value: self.stamp.apply(value, revision),
-                    revision,
-                    create_revision: prev.as_ref().map_or(revision, |kv| kv.create_revision),
-                    version: prev.as_ref().map_or(1, |kv| kv.version + 1),
-                    prev,
-                }),
-                Op::Delete { key } if prev.is_some() => events.push(deletion(key, revision, prev)),
-                Op::Delete { .. } => {}
-            }
-        }
-        Outcome::Committed(Committed {
-            revision,
-            events: events.into(),
-        })
+        self.members.error(failure)
     }
 }
 
@@ -196,40 +220,46 @@ impl Etcd {
 impl Store for Etcd {
     async fn revision(&self) -> Result<u64> {
         let options = GetOptions::new().with_count_only();
-        let response = self.kv()?.get("\0", Some(options)).await.map_err(|e| self.fail(e))?;
-        Ok(response.header().map_or(0, |h| h.revision().cast_unsigned()))
+        let ask = |mut kv: KvClient| {
+            let options = options.clone();
+            async move { kv.get("\0", Some(options)).await }
+        };
+        let response = self.call(Repeat::Always, ask).await?;
+        Ok(self.terms.now(response.header()))
     }
 
     /// etcd tells this only when it refuses a watch, so that is what is done.
     async fn compacted(&self) -> Result<u64> {
+        let first = if self.terms.offset > 0 { self.terms.ours(1) } else { 0 };
         let options = GetOptions::new().with_count_only().with_revision(1);
-        match self.kv()?.get("\0", Some(options)).await {
-            Ok(_) => return Ok(0),
-            Err(error) if error.to_string().contains("has been compacted") => {}
-            Err(error) => return Err(self.fail(error)),
+        let ask = |mut kv: KvClient| {
+            let options = options.clone();
+            async move { kv.get("\0", Some(options)).await }
+        };
+        match self.ask(Repeat::Always, ask).await? {
+            Ok(_) => return Ok(first),
+            Err(failure) if failure.text().contains("has been compacted") => {}
+            Err(failure) => return Err(self.members.error(failure)),
         }
-        let options = WatchOptions::new().with_start_revision(1);
-        let mut stream = self
-            .client
-            .watch_client()
-            .watch("\0", Some(options))
-            .await
-            .map_err(|e| self.fail(e))?;
-        while let Some(response) = stream.message().await.map_err(|e| self.fail(e))? {
-            if response.canceled() {
-                return Ok(response.compact_revision().cast_unsigned());
+        let watch = |_, client: Client| async move {
+            let options = WatchOptions::new().with_start_revision(1);
+            let mut stream = client.watch_client().watch("\0", Some(options)).await?;
+            while let Some(response) = stream.message().await? {
+                if response.canceled() {
+                    return Ok(response.compact_revision());
+                }
             }
-        }
-        Err(self.fail(etcd_client::Error::WatchError("the stream ended".into())))
+            Err(etcd_client::Error::WatchError("the watch ended".into()))
+        };
+        let compacted = self.members.call(Repeat::Always, watch).await;
+        compacted.map(|c| self.terms.ours(c)).map_err(|f| self.members.error(f))
     }
 
     async fn get(&self, key: &[u8]) -> Result<Option<KeyValue>> {
-        let mut response = self.kv()?.get(key, None).await.map_err(|e| self.fail(e))?;
-        Ok(response
-            .take_kvs()
-            .into_iter()
-            .next()
-            .map(|kv| key_value(&self.stamp, kv)))
+        let ask = |mut kv: KvClient| async move { kv.get(key, None).await };
+        let mut response = self.call(Repeat::Always, ask).await?;
+        let found = response.take_kvs().into_iter().next();
+        Ok(found.map(|kv| self.terms.key_value(kv)))
     }
 
     async fn range(&self, range: Range) -> Result<Page> {
@@ -239,24 +269,32 @@ impl Store for Etcd {
             _ => range.prefix.to_vec(),
         };
         let limit = i64::try_from(range.limit).unwrap_or(i64::MAX);
-        let at = range.at_revision.unwrap_or(0);
+        let at = match range.at_revision {
+            // To etcd 0 is the present.
+            None => 0,
+            Some(at) if self.terms.theirs(at) > 0 => self.terms.theirs(at),
+            Some(requested) => {
+                let compacted = self.compacted().await?;
+                return Err(Error::Compacted { requested, compacted });
+            }
+        };
         let options = GetOptions::new()
             .with_range(prefix_end(&range.prefix))
             .with_limit(limit)
-            .with_revision(at.cast_signed());
-        let mut response = match self.kv()?.get(start, Some(options)).await {
-            Ok(response) => response,
-            Err(error) => return Err(self.refused(at, error).await),
+            .with_revision(at);
+        let ask = |mut kv: KvClient| {
+            let (start, options) = (start.clone(), options.clone());
+            async move { kv.get(start, Some(options)).await }
         };
-        let now = response.header().map_or(0, |h| h.revision().cast_unsigned());
+        let mut response = match self.ask(Repeat::Always, ask).await? {
+            Ok(response) => response,
+            Err(failure) => return Err(self.refused(range.at_revision.unwrap_or(0), failure).await),
+        };
+        let now = self.terms.now(response.header());
         let more = response.more();
-        let items = response
-            .take_kvs()
-            .into_iter()
-            .map(|kv| key_value(&self.stamp, kv))
-            .collect();
+        let items = response.take_kvs().into_iter();
         Ok(Page {
-            items,
+            items: items.map(|kv| self.terms.key_value(kv)).collect(),
             revision: range.at_revision.unwrap_or(now),
             more,
         })
@@ -264,31 +302,13 @@ impl Store for Etcd {
 
     async fn commit(&self, txn: Txn) -> Result<Outcome> {
         check(&txn, self.max_txn_bytes)?;
-        let mut compares = Vec::new();
-        for compare in &txn.compares {
-            let key = &compare.key[..];
-            // An absent key has revision 0 to etcd, so existence is asked for by itself.
-            let exists = Compare::create_revision(key, CompareOp::Greater, 0);
-            match compare.condition {
-                Condition::Absent => compares.push(Compare::create_revision(key, CompareOp::Equal, 0)),
-                Condition::Present => compares.push(exists),
-                Condition::ModRevision(revision) => {
-                    compares.push(exists);
-                    compares.push(Compare::mod_revision(key, CompareOp::Equal, revision.cast_signed()));
-                }
-            }
-        }
-        let operations = txn.ops.iter().map(|op| match op {
-            Op::Put { key, value } => TxnOp::put(&key[..], &value[..], Some(PutOptions::new().with_prev_key())),
-            Op::Delete { key } => TxnOp::delete(&key[..], Some(DeleteOptions::new().with_prev_key())),
-        });
-        let otherwise = txn.compares.iter().map(|compare| TxnOp::get(&compare.key[..], None));
-        let request = etcd_client::Txn::new()
-            .when(compares)
-            .and_then(operations.collect::<Vec<_>>())
-            .or_else(otherwise.collect::<Vec<_>>());
-        let response = self.kv()?.txn(request).await.map_err(|e| self.fail(e))?;
-        let outcome = self.outcome(txn, &response);
+        let request = self.terms.request(&txn);
+        let ask = |mut kv: KvClient| {
+            let request = request.clone();
+            async move { kv.txn(request).await }
+        };
+        let response = self.call(Repeat::IfUnsent, ask).await?;
+        let outcome = self.terms.outcome(txn, &response);
         if matches!(&outcome, Outcome::Committed(committed) if !committed.events.is_empty()) {
             self.commits.fetch_add(1, Ordering::Relaxed);
         }
@@ -296,29 +316,44 @@ impl Store for Etcd {
     }
 
     async fn watch(&self, prefix: Bytes, from_revision: u64) -> Result<WatchStream> {
-        let from = match from_revision {
-            0 => self.revision().await? + 1,
-            from => from,
-        };
-        // etcd serves a watch from the compaction point itself, whose deletions may be gone. One
-        // revision less makes it refuse that; the events of that revision are left out again.
-        let start = from.saturating_sub(1).max(1);
-        let options = WatchOptions::new()
-            .with_range(prefix_end(&prefix))
-            .with_start_revision(start.cast_signed())
-            .with_prev_key();
-        let key = if prefix.is_empty() { vec![0] } else { prefix.to_vec() };
-        let mut client = self.client.watch_client().max_decoding_message_size(usize::MAX);
         let mut closed = self.closed.subscribe();
         if *closed.borrow() {
             return Err(Error::Closed);
         }
-        let stream = client.watch(key, Some(options)).await.map_err(|e| self.fail(e))?;
+        let from = match from_revision {
+            0 => self.revision().await? + 1,
+            from => from,
+        };
+        if self.terms.offset > 0 && self.terms.theirs(from) < 2 {
+            let compacted = self.compacted().await?;
+            return Err(Error::Compacted {
+                requested: from,
+                compacted,
+            });
+        }
+        // etcd serves a watch from the compaction point itself, whose deletions may be gone. One
+        // revision less makes it refuse that; the events of that revision are left out again.
+        let start = (self.terms.theirs(from) - 1).max(1);
+        let options = WatchOptions::new()
+            .with_all_keys()
+            .with_start_revision(start)
+            .with_prev_key();
+        let begin = |member, client: Client| {
+            let options = options.clone();
+            async move {
+                let mut client = client.watch_client().max_decoding_message_size(usize::MAX);
+                Ok((member, client.watch("\0", Some(options)).await?))
+            }
+        };
+        let begun = self.members.call(Repeat::Always, begin).await;
+        let (member, stream) = begun.map_err(|f| self.members.error(f))?;
         let watch = stream::Watch {
             stream,
+            members: Arc::clone(&self.members),
+            member,
+            prefix,
             from,
-            stamp: self.stamp.clone(),
-            endpoint: Arc::clone(&self.endpoint),
+            terms: self.terms.clone(),
         };
         let items = futures::stream::unfold(Some(watch), |watch| async move {
             let mut watch = watch?;
@@ -334,11 +369,19 @@ impl Store for Etcd {
     }
 
     async fn compact(&self, revision: u64) -> Result<()> {
+        let theirs = self.terms.theirs(revision);
+        if self.terms.offset > 0 && theirs < 1 {
+            return Ok(());
+        }
         let options = CompactionOptions::new().with_physical();
-        match self.kv()?.compact(revision.cast_signed(), Some(options)).await {
+        let ask = |mut kv: KvClient| {
+            let options = options.clone();
+            async move { kv.compact(theirs, Some(options)).await }
+        };
+        match self.ask(Repeat::Always, ask).await? {
             Ok(_) => Ok(()),
-            Err(error) if error.to_string().contains("has been compacted") => Ok(()),
-            Err(error) => Err(self.refused(revision, error).await),
+            Err(failure) if failure.text().contains("has been compacted") => Ok(()),
+            Err(failure) => Err(self.refused(revision, failure).await),
         }
     }
 
@@ -355,13 +398,10 @@ impl Store for Etcd {
         options.write(true).create(true).truncate(true).mode(0o600);
         let mut file = options.open(&partial).await.map_err(fail)?;
         let copied = async {
-            let mut stream = self
-                .client
-                .maintenance_client()
-                .snapshot()
-                .await
-                .map_err(|e| self.fail(e))?;
-            while let Some(part) = stream.message().await.map_err(|e| self.fail(e))? {
+            let fail_etcd = |e| self.members.error(Failure::Unclear(e));
+            let (_, client) = self.members.preferred();
+            let mut stream = client.maintenance_client().snapshot().await.map_err(fail_etcd)?;
+            while let Some(part) = stream.message().await.map_err(fail_etcd)? {
                 file.write_all(part.blob()).await.map_err(fail)?;
             }
             file.sync_all().await.map_err(fail)?;
@@ -377,16 +417,17 @@ impl Store for Etcd {
 
     async fn stats(&self) -> Result<Stats> {
         let options = GetOptions::new().with_all_keys().with_count_only();
-        let response = self.kv()?.get("", Some(options)).await.map_err(|e| self.fail(e))?;
-        let status = self
-            .client
-            .maintenance_client()
-            .status()
-            .await
-            .map_err(|e| self.fail(e))?;
+        let ask = |mut kv: KvClient| {
+            let options = options.clone();
+            async move { kv.get("", Some(options)).await }
+        };
+        let response = self.call(Repeat::Always, ask).await?;
+        let status = |_, client: Client| async move { client.maintenance_client().status().await };
+        let status = self.members.call(Repeat::Always, status).await;
+        let status = status.map_err(|f| self.members.error(f))?;
         let commits = self.commits.load(Ordering::Relaxed);
         Ok(Stats {
-            revision: response.header().map_or(0, |h| h.revision().cast_unsigned()),
+            revision: self.terms.now(response.header()),
             compacted: self.compacted().await?,
             keys: response.count().cast_unsigned(),
             disk_bytes: status.db_size().cast_unsigned(),
@@ -402,37 +443,6 @@ impl Store for Etcd {
     }
 }
 
-fn deletion(key: Bytes, revision: u64, prev: Option<KeyValue>) -> WatchEvent {
-    let value = Bytes::new();
-    WatchEvent {
-        kind: EventKind::Delete,
-        key,
-        value,
-        revision,
-        create_revision: 0,
-        version: 0,
-        prev,
-    }
-}
-
-fn key_value(stamp: &Stamp, kv: etcd_client::KeyValue) -> KeyValue {
-    let (created, revision, version) = (kv.create_revision(), kv.mod_revision(), kv.version());
-    let (key, value) = kv.into_key_value();
-    let mod_revision = revision.cast_unsigned();
-    KeyValue {
-        key: key.into(),
-        value: stamp.apply(value.into(), mod_revision),
-        create_revision: created.cast_unsigned(),
-        mod_revision,
-        version: version.cast_unsigned(),
-    }
-}
-
-/// The end of a prefix in etcd's terms, where a zero byte means "no end".
-fn prefix_end(prefix: &[u8]) -> Vec<u8> {
-    crate::types::prefix_end(prefix).unwrap_or_else(|| vec![0])
-}
-
 fn path_failed(path: &Path, error: std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::StorageFull {
         return Error::NoSpace {
@@ -442,23 +452,6 @@ fn path_failed(path: &Path, error: std::io::Error) -> Error {
     Error::Path {
         operation: "write a snapshot to",
         path: path.to_path_buf(),
-        source: Arc::new(error),
-    }
-}
-
-/// etcd tells its errors apart by their text only.
-fn failed(endpoint: &str, error: etcd_client::Error) -> Error {
-    let text = error.to_string();
-    if text.contains("database space exceeded") {
-        return Error::NoSpace {
-            place: endpoint.to_owned(),
-        };
-    }
-    if text.contains("too many operations in txn") || text.contains("request is too large") {
-        return Error::Invalid(text);
-    }
-    Error::Unavailable {
-        endpoint: endpoint.to_owned(),
         source: Arc::new(error),
     }
 }

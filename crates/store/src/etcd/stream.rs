@@ -1,77 +1,66 @@
 //! The watch of the etcd backend: turns responses into batches. It keeps no history.
+//!
+//! It asks for the events of all keys and leaves out those of others. So every revision of etcd
+//! brings a message, and a reader that knows the present revision can wait for it. To ask etcd for
+//! its progress instead would be wrong before 3.4.25 and 3.5.8: there the answer may overtake
+//! events (etcd-io/etcd#15220), and Debian's releases are older.
 
-use super::{deletion, failed, key_value};
-use crate::Stamp;
+use super::members::{Failure, Members};
+use super::terms::Terms;
 use crate::error::{Error, Result};
-use crate::types::{EventKind, WatchBatch, WatchEvent};
+use crate::types::WatchBatch;
 use bytes::Bytes;
-use etcd_client::{EventType, WatchResponse};
 use std::sync::Arc;
 
 pub(super) struct Watch {
     pub stream: etcd_client::WatchStream,
+    pub members: Arc<Members>,
+    /// The member that sends it.
+    pub member: usize,
+    pub prefix: Bytes,
     pub from: u64,
-    pub stamp: Stamp,
-    pub endpoint: Arc<str>,
+    pub terms: Terms,
 }
 
 impl Watch {
-    /// The next batch that is not empty.
+    /// The next batch; one without events tells only how far the watch has come.
     pub(super) async fn next(&mut self) -> Result<WatchBatch> {
         loop {
-            let message = self.stream.message().await.map_err(|e| failed(&self.endpoint, e))?;
+            let message = self.stream.message().await.map_err(|e| self.broken(e))?;
             let Some(response) = message else {
-                let error = etcd_client::Error::WatchError("the stream ended".into());
-                return Err(failed(&self.endpoint, error));
+                return Err(self.broken(etcd_client::Error::WatchError("the watch ended".into())));
             };
             if response.canceled() {
-                let compacted = response.compact_revision().cast_unsigned();
+                let compacted = response.compact_revision();
                 if compacted > 0 {
                     return Err(Error::Compacted {
                         requested: self.from,
-                        compacted,
+                        compacted: self.terms.ours(compacted),
                     });
                 }
-                let error = etcd_client::Error::WatchError(response.cancel_reason().to_owned());
-                return Err(failed(&self.endpoint, error));
+                let why = response.cancel_reason().to_owned();
+                return Err(self.broken(etcd_client::Error::WatchError(why)));
             }
-            let events = self.events(&response);
-            if let Some(last) = events.last() {
+            let mut events = Vec::with_capacity(response.events().len());
+            let mut last = 0;
+            for event in response.events() {
+                let Some(kv) = event.kv() else { continue };
+                let revision = self.terms.ours(kv.mod_revision());
+                last = revision;
+                if revision >= self.from && kv.key().starts_with(&self.prefix) {
+                    events.extend(self.terms.event(event));
+                }
+            }
+            if last >= self.from {
                 // History that was read is not asked for again, should it be compacted meanwhile.
-                self.from = last.revision + 1;
-                return Ok(WatchBatch {
-                    revision: last.revision,
-                    events,
-                });
+                self.from = last + 1;
+                return Ok(WatchBatch { revision: last, events });
             }
         }
     }
 
-    fn events(&self, response: &WatchResponse) -> Vec<WatchEvent> {
-        let mut events = Vec::with_capacity(response.events().len());
-        for event in response.events() {
-            let Some(kv) = event.kv() else { continue };
-            let revision = kv.mod_revision().cast_unsigned();
-            if revision < self.from {
-                continue;
-            }
-            let prev = event.prev_kv().map(|kv| key_value(&self.stamp, kv.clone()));
-            events.push(match event.event_type() {
-                EventType::Delete => deletion(Bytes::copy_from_slice(kv.key()), revision, prev),
-                EventType::Put => {
-                    let now = key_value(&self.stamp, kv.clone());
-                    WatchEvent {
-                        kind: EventKind::Put,
-                        key: now.key,
-                        value: now.value,
-                        revision,
-                        create_revision: now.create_revision,
-                        version: now.version,
-                        prev,
-                    }
-                }
-            });
-        }
-        events
+    fn broken(&self, error: etcd_client::Error) -> Error {
+        self.members.failed(self.member);
+        self.members.error(Failure::Unclear(error))
     }
 }
