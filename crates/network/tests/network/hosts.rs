@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use host::link::{Links, Route};
 use host::netns;
@@ -66,11 +67,13 @@ impl Host {
         self.network = Some(self.run(informers).await);
     }
 
-    /// Ends the agent where it stands.
+    /// Ends the agent where it stands; of what the kernel was asked nothing is under way any more.
     fn kill(&mut self) {
         self.network = None;
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            // On a thread of its own: a runtime must not be ended where others wait.
+            let ended = std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(5)));
+            let _ = ended.join();
         }
     }
 
@@ -164,7 +167,7 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        // A runtime must not be dropped where others wait; the namespaces go with the places.
+        // The namespaces go with the places.
         self.kill();
     }
 }
