@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
+use crate::datastore::DatastoreFlags;
 use crate::{config_file, credentials, logging};
 
 /// Where everything is kept unless told otherwise.
@@ -139,9 +140,8 @@ pub struct ServerFlags {
     /// Domain of the cluster's DNS names.
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
-    /// Where state is kept: empty for the embedded store, or a comma-separated list of etcd URLs.
-    #[arg(long, env = "ALLMEND_DATASTORE_ENDPOINT", default_value = "")]
-    pub datastore_endpoint: String,
+    #[command(flatten)]
+    pub datastore: DatastoreFlags,
     /// Leave a component out; may be repeated.
     #[arg(long, value_enum, value_delimiter = ',')]
     pub disable: Vec<Component>,

@@ -7,6 +7,7 @@ mod cli;
 mod config_file;
 mod control;
 mod credentials;
+mod datastore;
 mod image;
 mod logging;
 mod names;

@@ -17,7 +17,7 @@ use tracing::info;
 use crate::cli::ServerFlags;
 use crate::control::Control;
 use crate::credentials::{self, ServerCredentials, ServerPaths};
-use crate::{node, preflight};
+use crate::{datastore, node, preflight};
 
 /// What a node calls, and the packages that bring it.
 const NODE_PROGRAMS: &[(&str, &str)] = &[
@@ -31,9 +31,6 @@ const NODE_PROGRAMS: &[(&str, &str)] = &[
 /// Runs until a signal asks to stop.
 pub fn run(flags: ServerFlags) -> Result<()> {
     preflight::data_dir(&flags.node.data_dir)?;
-    if !flags.datastore_endpoint.is_empty() {
-        bail!("--datastore-endpoint: this build keeps state in the embedded store only; leave the flag out");
-    }
     if !flags.disable_agent {
         preflight::root()?;
         preflight::kernel()?;
@@ -56,7 +53,7 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     let names = certificate_names(&flags, services.0, node_ip);
     let credentials = credentials::open(&paths, names, flags.node.token.as_deref())?;
 
-    let store = open_store(&paths)?;
+    let store = datastore::open(&flags.datastore, &paths).await?;
     let config = api_config(&flags, &credentials, services, SocketAddr::new(node_ip, port))?;
     let api = ApiServer::open(config, store).await?;
 
@@ -137,13 +134,6 @@ fn node_setup(
         name,
         ip,
     })
-}
-
-fn open_store(paths: &ServerPaths) -> Result<Arc<dyn store::Store>> {
-    let options = store::embedded::Options::new(paths.store()).stamp(apiserver::stamp());
-    let store =
-        store::Embedded::open(options).with_context(|| format!("open the store in {}", paths.store().display()))?;
-    Ok(Arc::new(store))
 }
 
 fn api_config(
