@@ -380,7 +380,7 @@ impl Worker {
                 self.memory.sandbox_failure = None;
                 self.look_at_new(&id).await;
             }
-            _ => self.look_for_all().await,
+            _ => self.look().await,
         }
     }
 
