@@ -129,7 +129,7 @@ fn conflict(plan: &mut Plan, node: &Arc<Object>, view: &dyn View) {
     if let Some((own, theirs, other)) = rival(node, view) {
         let message = format!(
             "The subnet {own} overlaps {theirs} of node {other}: pods of one of the two cannot be reached; \
-             drain and delete one of the nodes and let it join again"
+             drain one of the nodes, stop it, delete its Node and start it again"
         );
         plan.event(node, EventKind::Warning, "CIDRConflict", message);
     }

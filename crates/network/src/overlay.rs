@@ -18,7 +18,7 @@ use kinds::resources::NODES;
 use meta::Object;
 use netplan::overlay::{Change, Device, Here, Mac, Overlay, Peer, Way};
 use netplan::{Cidr, overlay};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +28,9 @@ use crate::NetworkError;
 const PAUSE: Duration = Duration::from_millis(10);
 /// First and longest time before what failed is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// How long something that others have changed in the kernel may stay so.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Largest packet of the pods of a node with this address.
 pub fn pod_mtu(node_ip: IpAddr) -> u32 {
@@ -99,7 +102,7 @@ impl Follower {
             match self.bring_up_to_date().await {
                 Ok(()) => {
                     retry = RETRY.0;
-                    if self.changes.next().await.is_none() {
+                    if let Ok(None) = timeout(LOOK_AGAIN, self.changes.next()).await {
                         return;
                     }
                 }
