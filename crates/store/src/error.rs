@@ -39,6 +39,9 @@ pub enum Error {
     /// A transaction that no state of the store could accept: the caller's mistake.
     #[error("invalid transaction: {0}")]
     Invalid(String),
+    /// The settings to open a store with can't be right.
+    #[error("{0}")]
+    Settings(String),
     /// The transaction exceeds the size limit.
     #[error("the transaction has {bytes} bytes, the limit is {limit}")]
     TooLarge {
@@ -110,13 +113,12 @@ pub enum Error {
         source: Source,
     },
     /// A remote backend did not answer. For a commit: the outcome is unknown.
-    #[error("the datastore at {endpoint} can't be reached")]
+    #[error("the datastore at {endpoint} can't be reached: {why}")]
     Unavailable {
         /// Endpoints tried.
         endpoint: String,
-        /// The client library's answer.
-        #[source]
-        source: Source,
+        /// The cause in words: those of the client library are many, and nested.
+        why: String,
     },
     /// A store was being moved to this place, and that was not finished.
     #[error("{place} is half filled: a migration to it was cut short; run the migration again")]

@@ -14,6 +14,7 @@ pub use watch::{Delivery, Watch};
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use meta::Object;
@@ -25,6 +26,10 @@ use crate::resource::Catalog;
 
 /// Where every object's key begins.
 pub const PREFIX: &str = "/registry/";
+/// How long to wait before a store that went away is followed again: at first, and at most. All
+/// writes wait for this, so it is short.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(2);
 /// Keys read at once at start.
 const LOAD_PAGE: usize = 2000;
 
@@ -113,11 +118,16 @@ pub async fn feed(
     mut revision: u64,
     stop: CancellationToken,
 ) {
+    let mut pause = FIRST_PAUSE;
     while !stop.is_cancelled() {
+        let before = revision;
         let followed = tokio::select! {
             () = stop.cancelled() => break,
             r = follow(&catalog, &*store, &progress, &mut revision) => r,
         };
+        if revision > before {
+            pause = FIRST_PAUSE;
+        }
         match followed {
             Ok(()) | Err(store::Error::Closed) => break,
             Err(store::Error::Lagged { .. }) => {}
@@ -125,14 +135,21 @@ pub async fn feed(
                 tracing::warn!("the cache fell behind the store's history and is read anew");
                 match load(&catalog, &*store, &progress).await {
                     Ok(now) => revision = now,
-                    Err(error) => tracing::error!(%error, "read the store anew"),
+                    Err(error) => {
+                        tracing::error!(%error, "read the store anew");
+                        tokio::time::sleep(LAST_PAUSE).await;
+                    }
                 }
                 // Their watchers would miss what lies between.
                 catalog.stored().for_each(|r| r.cache.end_watches());
             }
             Err(error) => {
-                tracing::error!(%error, "follow the store");
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                tracing::warn!(%error, "follow the store; it is tried again");
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = tokio::time::sleep(pause) => {}
+                }
+                pause = (pause * 2).min(LAST_PAUSE);
             }
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::dispatch::{Admitted, header};
 use super::{Body, Frontend, respond};
+use crate::identity::User;
 
 /// What is looked at; each is a path below `/readyz` too.
 const CHECKS: [&str; 4] = ["ping", "store", "cache", "shutdown"];
@@ -39,21 +40,25 @@ impl Frontend {
         let (page, one) = (parts.next().unwrap_or_default(), parts.next());
         let mut all_fine = true;
         let mut lines = String::new();
+        // Together: a store that is away lets both of them wait.
+        let (store, cache) = tokio::join!(self.core.store.revision(), self.core.read_barrier());
+        // As upstream, strangers are not told why.
+        let told = admitted.user.name != User::anonymous().name;
         for check in CHECKS {
             if one.is_some_and(|o| o != check) || (page != "readyz" && check == "shutdown") {
                 continue;
             }
-            let fine = match check {
-                "store" => self.core.store.revision().await.is_ok(),
-                "cache" => self.core.read_barrier().await.is_ok(),
-                "shutdown" => !self.stop.is_cancelled(),
-                _ => true,
+            let wrong = match check {
+                "store" => store.as_ref().err().map(ToString::to_string),
+                "cache" => cache.as_ref().err().map(|status| status.message.clone()),
+                "shutdown" => self.stop.is_cancelled().then(|| "the server is stopping".to_owned()),
+                _ => None,
             };
-            all_fine &= fine;
-            lines.push_str(&if fine {
-                format!("[+]{check} ok\n")
-            } else {
-                format!("[-]{check} failed: reason withheld\n")
+            all_fine &= wrong.is_none();
+            lines.push_str(&match wrong {
+                None => format!("[+]{check} ok\n"),
+                Some(why) if told => format!("[-]{check} failed: {why}\n"),
+                Some(_) => format!("[-]{check} failed: reason withheld\n"),
             });
         }
         if lines.is_empty() {

@@ -2,7 +2,7 @@
 //! asked instead. It must not repeat a write that may have been done.
 
 use super::{Options, Tls};
-use crate::error::{Error, Result, Source};
+use crate::error::{Error, Result};
 use etcd_client::{Certificate, Client, ConnectOptions, Identity, TlsOptions};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,6 +29,8 @@ pub(super) struct Members {
     timeout: Duration,
     /// All URLs, for messages.
     pub names: Arc<str>,
+    /// `https` without a certificate of our own.
+    unnamed: bool,
 }
 
 impl Members {
@@ -36,7 +38,7 @@ impl Members {
     pub(super) async fn new(options: &Options) -> Result<Self> {
         let names: Arc<str> = options.endpoints.join(",").into();
         if options.endpoints.is_empty() {
-            return Err(Error::Invalid("no URL of an etcd member is given".into()));
+            return Err(Error::Settings("no URL of an etcd member is given".into()));
         }
         let mut all = Vec::new();
         for url in &options.endpoints {
@@ -49,22 +51,23 @@ impl Members {
             match (&options.tls, secure) {
                 (Some(tls), true) => connect = connect.with_tls(tls_options(tls)),
                 (Some(_), false) => {
-                    return Err(Error::Invalid(format!(
+                    return Err(Error::Settings(format!(
                         "certificates are given, but {url} is not https"
                     )));
                 }
-                (None, true) => return Err(Error::Invalid(format!("{url} is https, but no authority is given"))),
+                (None, true) => return Err(Error::Settings(format!("{url} is https, but no authority is given"))),
                 (None, false) => {}
             }
             // One client each: a client of several asks any of them, also those that are down.
             let client = Client::connect([url], Some(connect)).await;
-            all.push(client.map_err(|e| Error::Invalid(format!("{url}: {}", explain(&e))))?);
+            all.push(client.map_err(|e| Error::Settings(format!("{url}: {}", explain(&e))))?);
         }
         Ok(Self {
             all,
             preferred: AtomicUsize::new(0),
             timeout: options.timeout,
             names,
+            unnamed: options.tls.as_ref().is_some_and(|tls| tls.identity.is_none()),
         })
     }
 
@@ -121,11 +124,8 @@ impl Members {
     pub(super) fn error(&self, failure: Failure) -> Error {
         let place = self.names.to_string();
         let (Failure::Refused(error) | Failure::Unsent(error) | Failure::Unclear(error)) = failure else {
-            let source = Arc::new(Why(format!("no answer within {} s", self.timeout.as_secs_f32())));
-            return Error::Unavailable {
-                endpoint: place,
-                source,
-            };
+            let why = format!("no answer within {} s", self.timeout.as_secs_f32());
+            return Error::Unavailable { endpoint: place, why };
         };
         // etcd tells its errors apart by their text only.
         let text = error.to_string();
@@ -135,11 +135,12 @@ impl Members {
         if text.contains("too many operations in txn") || text.contains("request is too large") {
             return Error::Invalid(text);
         }
-        let source: Source = Arc::new(Why(explain(&error)));
-        Error::Unavailable {
-            endpoint: place,
-            source,
+        let mut why = explain(&error);
+        if self.unnamed && (why.contains("broken pipe") || why.contains("alert") || why.contains("closed")) {
+            // It shows only by the connection being closed.
+            why.push_str(" (perhaps it asks for a certificate, and none is given)");
         }
+        Error::Unavailable { endpoint: place, why }
     }
 }
 
@@ -182,11 +183,6 @@ impl Failure {
     }
 }
 
-/// The text of a cause whose own type says less.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Why(String);
-
 fn of_connecting(status: &tonic::Status) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
     while let Some(error) = cause {
@@ -200,11 +196,13 @@ fn of_connecting(status: &tonic::Status) -> bool {
 
 /// The innermost cause in words: what stands around it is the client library's own structure.
 pub(super) fn explain(error: &etcd_client::Error) -> String {
-    let etcd_client::Error::GRpcStatus(status) = error else {
-        return error.to_string();
+    use std::error::Error;
+    let (mut cause, own) = match error {
+        etcd_client::Error::GRpcStatus(status) => (status.source(), status.message().to_owned()),
+        etcd_client::Error::TransportError(transport) => (transport.source(), transport.to_string()),
+        other => return other.to_string(),
     };
     let mut words: Option<String> = None;
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
     while let Some(error) = cause {
         words = Some(error.to_string());
         // The TLS library hides its error in one of the system's.
@@ -213,7 +211,7 @@ pub(super) fn explain(error: &etcd_client::Error) -> String {
             None => error.source(),
         };
     }
-    words.unwrap_or_else(|| status.message().to_owned())
+    words.unwrap_or(own)
 }
 
 fn tls_options(tls: &Tls) -> TlsOptions {
@@ -226,7 +224,7 @@ fn tls_options(tls: &Tls) -> TlsOptions {
 
 /// Whether the URL is `https`; refuses what is no URL of a member.
 fn check_url(url: &str) -> Result<bool> {
-    let wrong = |why: &str| Error::Invalid(format!("{url:?} is no URL of an etcd member: {why}"));
+    let wrong = |why: &str| Error::Settings(format!("{url:?} is no URL of an etcd member: {why}"));
     let parsed: http::Uri = url.parse().map_err(|e| wrong(&format!("{e}")))?;
     let secure = match parsed.scheme_str() {
         Some("http") => false,
