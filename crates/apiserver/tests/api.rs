@@ -12,3 +12,5 @@ mod semantics;
 mod streams;
 #[path = "api/watches.rs"]
 mod watches;
+#[path = "api/wire.rs"]
+mod wire;

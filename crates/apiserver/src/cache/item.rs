@@ -1,6 +1,7 @@
 //! A cached object with what selectors ask of it, and the selection that a
 //! list or watch makes. Must not know where objects come from.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use kinds::Kind;
@@ -12,6 +13,8 @@ pub struct Item {
     /// The object.
     pub object: Arc<Object>,
     fields: OnceLock<Box<[String]>>,
+    /// Bytes of its protobuf message; 0 while not known.
+    message_size: AtomicU32,
 }
 
 impl Item {
@@ -20,7 +23,23 @@ impl Item {
         Arc::new(Item {
             object: Arc::new(object),
             fields: OnceLock::new(),
+            message_size: AtomicU32::new(0),
         })
+    }
+
+    /// Bytes of its protobuf message, once it was measured.
+    pub fn message_size(&self) -> Option<usize> {
+        match self.message_size.load(Ordering::Relaxed) {
+            0 => None,
+            size => usize::try_from(size).ok(),
+        }
+    }
+
+    /// Keeps the bytes of its protobuf message.
+    pub fn set_message_size(&self, size: usize) {
+        // One that is larger is measured each time.
+        self.message_size
+            .store(u32::try_from(size).unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Value of a selectable field; empty when unset.

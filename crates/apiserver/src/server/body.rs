@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::body::Incoming;
-use kinds::Kind;
+use meta::Status;
 use rand::Rng;
 use tokio::time::{Instant, Sleep};
 
-use super::form::Form;
+use super::accept::Media;
+use super::writer::{Writer, event_of};
 use crate::cache::{Delivery, Progress, Selection, Snapshot, Verb, Watch, select};
 use crate::registry::Listed;
 
@@ -88,70 +89,72 @@ impl http_body::Body for Body {
 
 /// A list as it is written out.
 pub struct ListBody {
-    kind: Arc<Kind>,
+    writer: Writer,
     snapshot: Snapshot,
     selection: Selection,
     after: Arc<str>,
     left: usize,
-    form: Form,
-    state: ListState,
-    head: Vec<u8>,
+    head: Option<Vec<u8>>,
     first: bool,
-}
-
-#[derive(PartialEq)]
-enum ListState {
-    Head,
-    Items,
-    Done,
+    done: bool,
 }
 
 impl ListBody {
-    /// A list in a form.
-    pub fn new(kind: Arc<Kind>, selection: Selection, listed: Listed, form: Form) -> Self {
-        let head = form.list_head(&kind, &listed);
-        ListBody {
-            kind,
+    /// A list, written by a writer. In protobuf a list begins with its length: every item is
+    /// measured first, which fails where one cannot be written.
+    pub async fn new(writer: Writer, selection: Selection, listed: Listed) -> Result<Self, Status> {
+        let mut head = writer.list_head(&listed)?;
+        if writer.media() == Media::Protobuf {
+            let size = head.len() + measure(&writer, &selection, &listed).await?;
+            let mut envelope = writer.list_envelope(size);
+            envelope.append(&mut head);
+            head = envelope;
+        }
+        Ok(ListBody {
+            writer,
             snapshot: listed.snapshot,
             selection,
             after: listed.after.into(),
             left: listed.limit,
-            form,
-            state: ListState::Head,
-            head,
+            head: Some(head),
             first: true,
-        }
+            done: false,
+        })
+    }
+
+    /// How it is written.
+    pub fn media(&self) -> Media {
+        self.writer.media()
     }
 
     /// The next part; `None` at the end.
     pub fn next_chunk(&mut self) -> Option<Bytes> {
-        if self.state == ListState::Done {
+        if self.done {
             return None;
         }
         let mut out = Vec::with_capacity(CHUNK + CHUNK / 4);
-        if self.state == ListState::Head {
-            out.append(&mut self.head);
-            self.state = ListState::Items;
-        }
-        while out.len() < CHUNK {
+        out.append(&mut self.head.take().unwrap_or_default());
+        while out.len() < CHUNK && !self.done {
             let step = STEP.min(self.left);
-            let (items, more) = select(&self.snapshot, &self.kind, &self.selection, &self.after, step);
+            let kind = self.writer.kind();
+            let (items, more) = select(&self.snapshot, kind, &self.selection, &self.after, step);
             for (_, item) in &items {
-                if !self.first {
-                    out.push(b',');
+                if let Err(error) = self.writer.item(&mut out, &item.object, self.first) {
+                    // Measured or parsed before, so there is none. Cut off, it is not taken for whole.
+                    tracing::error!(%error, key = item.object.key(), "an object could not be written");
+                    self.done = true;
+                    return Some(out.into());
                 }
                 self.first = false;
-                self.form.write_item(&mut out, &self.kind, &item.object);
             }
             self.left -= items.len();
             if let Some((last, _)) = items.last() {
                 self.after = last.clone();
             }
             if !more || self.left == 0 {
-                out.extend_from_slice(b"]}\n");
-                self.state = ListState::Done;
+                out.extend_from_slice(self.writer.list_tail());
+                self.done = true;
                 self.snapshot = Snapshot::new();
-                break;
             }
         }
         Some(out.into())
@@ -167,12 +170,36 @@ impl ListBody {
     }
 }
 
-/// A watch as it is written out, one JSON document a line.
+/// Bytes that the items of a list take in protobuf.
+async fn measure(writer: &Writer, selection: &Selection, listed: &Listed) -> Result<usize, Status> {
+    let (mut total, mut scratch) = (0, Vec::new());
+    let (mut after, mut left): (Arc<str>, usize) = (listed.after.as_str().into(), listed.limit);
+    loop {
+        let (items, more) = select(&listed.snapshot, writer.kind(), selection, &after, STEP.min(left));
+        for (_, item) in &items {
+            total += writer.item_size(item, &mut scratch)?;
+        }
+        left -= items.len();
+        match items.last() {
+            Some((last, _)) if more && left > 0 => after = last.clone(),
+            _ => return Ok(total),
+        }
+        // Others have work to do too.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Appends an event that is an error.
+pub fn error_event(out: &mut Vec<u8>, media: Media, status: &Status) -> Result<(), Status> {
+    let value = serde_json::from_slice(&status.to_json()).map_err(Status::internal)?;
+    event_of(out, media, "ERROR", &value)
+}
+
+/// A watch as it is written out, event after event.
 pub struct WatchBody {
     watch: Watch,
     progress: Arc<Progress>,
-    kind: Arc<Kind>,
-    form: Form,
+    writer: Writer,
     bookmarks: bool,
     /// Whether the end of the initial state is to be marked.
     mark_initial: bool,
@@ -184,12 +211,11 @@ pub struct WatchBody {
 }
 
 impl WatchBody {
-    /// A watch in a form, for at most `lifetime`.
+    /// A watch, written by a writer, for at most `lifetime`.
     pub fn new(
-        kind: Arc<Kind>,
+        writer: Writer,
         watch: Watch,
         progress: Arc<Progress>,
-        form: Form,
         (bookmarks, mark_initial): (bool, bool),
         lifetime: Duration,
     ) -> Self {
@@ -198,8 +224,7 @@ impl WatchBody {
         WatchBody {
             watch,
             progress,
-            kind,
-            form,
+            writer,
             bookmarks,
             mark_initial,
             bookmark: Box::pin(tokio::time::sleep(first)),
@@ -222,11 +247,14 @@ impl WatchBody {
                         Verb::Modified => "MODIFIED",
                         Verb::Deleted => "DELETED",
                     };
-                    self.form.write_event(&mut out, &self.kind, name, &object);
+                    if let Err(status) = self.writer.event(&mut out, name, &object) {
+                        self.fail(&mut out, &status);
+                        break;
+                    }
                 }
                 Poll::Ready(Some(Delivery::InitialEnd(revision))) => {
                     if self.mark_initial {
-                        self.form.write_bookmark(&mut out, &self.kind, revision, true);
+                        self.bookmark(&mut out, revision, true);
                     }
                 }
                 Poll::Ready(None) => {
@@ -244,6 +272,19 @@ impl WatchBody {
         }
     }
 
+    fn bookmark(&mut self, out: &mut Vec<u8>, revision: u64, initial_end: bool) {
+        if let Err(status) = self.writer.bookmark(out, revision, initial_end) {
+            self.fail(out, &status);
+        }
+    }
+
+    /// Ends with an error, after which the client lists anew.
+    fn fail(&mut self, out: &mut Vec<u8>, status: &Status) {
+        tracing::error!(%status, "an event could not be written");
+        let _ = error_event(out, self.writer.media(), status);
+        self.ended = true;
+    }
+
     fn check_time(&mut self, cx: &mut Context<'_>, out: &mut Vec<u8>) {
         let over = !self.ended && self.deadline.as_mut().poll(cx).is_ready();
         let mut due = over;
@@ -255,7 +296,7 @@ impl WatchBody {
             // Read first: everything up to it had been sent to this watch by then.
             let revision = self.progress.applied();
             if self.watch.is_drained() {
-                self.form.write_bookmark(out, &self.kind, revision, false);
+                self.bookmark(out, revision, false);
             }
         }
         self.ended |= over;

@@ -8,8 +8,8 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
 use http::{HeaderMap, Response};
 
 use super::Body;
+use super::accept::Media;
 use super::body::ListBody;
-use super::respond::JSON;
 
 /// Smaller answers are not worth it.
 const WORTH: usize = 128 << 10;
@@ -29,11 +29,12 @@ pub(crate) fn wanted(headers: &HeaderMap) -> bool {
 /// A list: compressed if it is large. Compressed parts replace plain ones as they come, so that
 /// at no time the plain list is in memory.
 pub(crate) fn list(mut list: ListBody) -> Response<Body> {
+    let media = list.media();
     let first = list.next_chunk().unwrap_or_default();
     let second = list.next_chunk();
     let mut plain = first.to_vec();
     let Some(second) = second else {
-        return answer(plain, false);
+        return answer(plain, false, media);
     };
     plain.extend_from_slice(&second);
     let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
@@ -46,8 +47,8 @@ pub(crate) fn list(mut list: ListBody) -> Response<Body> {
     debug_assert!(size >= WORTH / 2);
     // Writing to memory does not fail.
     match encoder.finish() {
-        Ok(bytes) if fine => answer(bytes, true),
-        _ => answer(Vec::new(), false),
+        Ok(bytes) if fine => answer(bytes, true, media),
+        _ => answer(Vec::new(), false, media),
     }
 }
 
@@ -60,9 +61,9 @@ pub(crate) fn document(bytes: &[u8]) -> Vec<u8> {
         .unwrap_or_default()
 }
 
-fn answer(bytes: Vec<u8>, compressed: bool) -> Response<Body> {
+fn answer(bytes: Vec<u8>, compressed: bool, media: Media) -> Response<Body> {
     let mut response = Response::new(Body::from(bytes));
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response.headers_mut().insert(CONTENT_TYPE, media.content_type());
     response
         .headers_mut()
         .insert(VARY, HeaderValue::from_static("Accept-Encoding"));

@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::ACCEPT;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Incoming;
 use meta::Status;
 
+use super::accept::Media;
 use super::respond::error;
 use super::route::{self, Query, ResourcePath, Route};
 use super::{Body, Connection, Frontend};
@@ -30,9 +32,10 @@ impl Frontend {
         let start = Instant::now();
         let method = request.method().clone();
         let head = method == Method::HEAD;
+        let media = Media::for_errors(header(request.headers(), ACCEPT));
         let mut label = ("", String::new());
         let answer = self.route(connection, request, &mut label).await;
-        let mut response = answer.unwrap_or_else(|status| error(&status));
+        let mut response = answer.unwrap_or_else(|status| error(&status, media));
         if head {
             *response.body_mut() = Body::empty();
         }

@@ -1,10 +1,10 @@
 //! The forms in which objects are answered: as they are, their metadata only,
-//! or as table rows; chosen by `Accept`. Must not decode an object that is
+//! or as table rows; written in JSON. Must not decode an object that is
 //! answered as it is.
 
 use jiff::Timestamp;
 use kinds::Kind;
-use meta::{Object, Status};
+use meta::Object;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -35,57 +35,7 @@ pub enum Include {
     Object,
 }
 
-/// What a client accepts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Accepted {
-    /// The form.
-    pub form: Form,
-    /// YAML instead of JSON.
-    pub yaml: bool,
-}
-
 impl Form {
-    /// The first acceptable media type that this server writes; 406 when there is none.
-    pub fn negotiate(accept: &str, include: &str) -> Result<Accepted, Status> {
-        let plain = Accepted {
-            form: Form::Plain,
-            yaml: false,
-        };
-        if accept.is_empty() {
-            return Ok(plain);
-        }
-        let include = match include {
-            "" | "Metadata" => Include::Metadata,
-            "None" => Include::Nothing,
-            "Object" => Include::Object,
-            other => {
-                return Err(Status::bad_request(format!(
-                    "unrecognized includeObject value: \"{other}\""
-                )));
-            }
-        };
-        for part in accept.split(',') {
-            let mut params = part.split(';').map(str::trim);
-            let media = params.next().unwrap_or_default();
-            let yaml = match media {
-                "application/json" | "*/*" | "application/*" | "" => false,
-                "application/yaml" => true,
-                _ => continue,
-            };
-            let shape = params.find_map(|p| p.strip_prefix("as="));
-            let form = match shape {
-                None => Form::Plain,
-                Some("Table") => Form::Table(include),
-                Some("PartialObjectMetadata" | "PartialObjectMetadataList") => Form::Metadata,
-                Some(_) => continue,
-            };
-            return Ok(Accepted { form, yaml });
-        }
-        let message = "only the following media types are accepted: application/json, application/yaml, \
-                       application/json;stream=watch";
-        Err(Status::new(406, meta::Reason::NotAcceptable, message))
-    }
-
     /// Appends a single object.
     pub fn write_object(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {
         match self {
@@ -141,13 +91,13 @@ impl Form {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Appends a bookmark and its newline.
-    pub fn write_bookmark(self, out: &mut Vec<u8>, kind: &Kind, revision: u64, initial_end: bool) {
+    /// The object of a bookmark.
+    pub fn bookmark(self, kind: &Kind, revision: u64, initial_end: bool) -> Value {
         let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
         if initial_end {
             metadata["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
-        let object = match self {
+        match self {
             Form::Plain => json!({"kind": kind.kind, "apiVersion": kind.gvr().api_version(), "metadata": metadata}),
             Form::Metadata => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
@@ -159,8 +109,7 @@ impl Form {
                 "rows": [{"cells": [], "object": {
                     "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}}],
             }),
-        };
-        out.extend_from_slice(format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").as_bytes());
+        }
     }
 
     fn write_row(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {

@@ -4,18 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
-use http::{Response, StatusCode};
+use http::Response;
+use http::header::{ACCEPT, CONTENT_TYPE};
 use meta::{Object, Status};
 use rand::Rng;
 use serde_json::{Value, json};
 
-use super::body::{ListBody, WatchBody};
+use super::accept::{Accepted, Media, Offer};
+use super::body::{ListBody, WatchBody, error_event};
 use super::dispatch::{Admitted, header};
-use super::form::{Accepted, Form};
-use super::respond::{self, JSON};
+
 use super::route::ResourcePath;
-use super::{Body, Frontend, compress, intake};
+use super::writer::{self, Writer};
+use super::{Body, Frontend, compress, intake, respond};
 use crate::cache::{Begin, Selection};
 use crate::identity::User;
 use crate::registry::{Call, Deleted, ListQuery, Target, parse_revision};
@@ -74,28 +75,30 @@ impl Frontend {
     }
 
     async fn get(&self, admitted: &Admitted, target: Target<'_>) -> Result<Response<Body>, Status> {
-        let accepted = accepted(admitted)?;
+        let accepted = accepted(admitted, target, false)?;
         match parse_revision(admitted.query.get("resourceVersion"))? {
             0 if admitted.query.get("resourceVersion").is_empty() => self.core.read_barrier().await?,
             revision => self.core.wait_for(revision).await?,
         }
         let object = self.core.current(target)?;
-        Ok(self.object(200, accepted, target, &object))
+        self.object(200, accepted, target, &object)
     }
 
     /// An object in the form that the client wants.
-    pub(super) fn object(&self, code: u16, accepted: Accepted, target: Target<'_>, object: &Object) -> Response<Body> {
+    pub(super) fn object(
+        &self,
+        code: u16,
+        accepted: Accepted,
+        target: Target<'_>,
+        object: &Object,
+    ) -> Result<Response<Body>, Status> {
         let mut out = Vec::new();
-        accepted.form.write_object(&mut out, &target.resource.kind, object);
-        if accepted.yaml {
-            return yaml(code, &out);
-        }
-        out.push(b'\n');
-        respond::bytes(code, JSON, out)
+        Writer::new(target.resource.kind.clone(), accepted).object(&mut out, object)?;
+        Ok(respond::bytes(code, accepted.media.content_type(), out))
     }
 
     async fn list(&self, admitted: &Admitted, target: Target<'_>) -> Result<Response<Body>, Status> {
-        let accepted = accepted(admitted)?;
+        let accepted = accepted(admitted, target, false)?;
         let q = &admitted.query;
         let query = ListQuery::parse(
             q.get("resourceVersion"),
@@ -105,20 +108,24 @@ impl Frontend {
         )?;
         let selection = selection(admitted, target)?;
         let listed = self.core.list(target, &selection, &query).await?;
-        let list = ListBody::new(target.resource.kind.clone(), selection, listed, accepted.form);
-        if accepted.yaml {
-            return Ok(yaml(200, &list.collect()));
+        let writer = Writer::new(target.resource.kind.clone(), accepted);
+        let list = ListBody::new(writer, selection, listed).await?;
+        let content_type = accepted.media.content_type();
+        if accepted.media == Media::Yaml {
+            let mut out = Vec::new();
+            writer::yaml(&mut out, &list.collect())?;
+            return Ok(respond::bytes(200, content_type, out));
         }
         if compress::wanted(admitted.request.headers()) {
             return Ok(compress::list(list));
         }
         let mut response = Response::new(Body::List(Box::new(list)));
-        response.headers_mut().insert(CONTENT_TYPE, JSON);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
         Ok(response)
     }
 
     async fn watch(&self, admitted: &Admitted, target: Target<'_>) -> Result<Response<Body>, Status> {
-        let Accepted { form, .. } = accepted(admitted)?;
+        let accepted = accepted(admitted, target, true)?;
         let q = &admitted.query;
         let selection = selection(admitted, target)?;
         let (revision, initial) = (q.get("resourceVersion"), q.get("sendInitialEvents"));
@@ -142,29 +149,25 @@ impl Frontend {
             0 => Duration::from_secs(WATCH_SECONDS).mul_f64(rand::rng().random_range(0.5..1.0)),
             n => Duration::from_secs(n.min(24 * 3600)),
         };
-        let kind = &target.resource.kind;
         let body = match self.core.watch(target, selection, from).await {
             Ok(watch) => {
                 let progress = self.core.progress.clone();
                 let marks = (bookmarks, wants_initial && bookmarks);
-                Body::Watch(Box::new(WatchBody::new(
-                    kind.clone(),
-                    watch,
-                    progress,
-                    form,
-                    marks,
-                    lifetime,
-                )))
+                let writer = Writer::new(target.resource.kind.clone(), accepted);
+                Body::Watch(Box::new(WatchBody::new(writer, watch, progress, marks, lifetime)))
             }
             // An expired watch is an event in a good response: informers expect it there.
             Err(status) if status.is_expired() => {
-                let text = String::from_utf8_lossy(&status.to_json()).into_owned();
-                Body::from(format!("{{\"type\":\"ERROR\",\"object\":{text}}}\n").into_bytes())
+                let mut out = Vec::new();
+                error_event(&mut out, accepted.media, &status)?;
+                Body::from(out)
             }
             Err(status) => return Err(status),
         };
         let mut response = Response::new(body);
-        response.headers_mut().insert(CONTENT_TYPE, JSON);
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, accepted.media.stream_type());
         Ok(response)
     }
 
@@ -174,7 +177,7 @@ impl Frontend {
         target: Target<'_>,
         verb: &'static str,
     ) -> Result<Response<Body>, Status> {
-        let accepted = accepted(&admitted)?;
+        let accepted = accepted(&admitted, target, false)?;
         let (mut call, headers, body) = self.take(&admitted.user, &admitted.query, admitted.request).await?;
         let existed = self.core.current(target).is_ok();
         let mut response = match verb {
@@ -183,26 +186,26 @@ impl Frontend {
                     .core
                     .create(&call, target, intake::object(&headers, &body)?)
                     .await?;
-                self.object(201, accepted, target, &object)
+                self.object(201, accepted, target, &object)?
             }
             "update" => {
                 let object = self
                     .core
                     .update(&call, target, intake::object(&headers, &body)?)
                     .await?;
-                self.object(200, accepted, target, &object)
+                self.object(200, accepted, target, &object)?
             }
             "patch" => {
                 let object = self.core.patch(&call, target, intake::patch(&headers, &body)?).await?;
-                self.object(if existed { 200 } else { 201 }, accepted, target, &object)
+                self.object(if existed { 200 } else { 201 }, accepted, target, &object)?
             }
             "delete" => {
                 let (request, dry) = intake::delete(&headers, &body, &admitted.query)?;
                 call.dry_run |= dry;
                 match self.core.delete(&call, target, &request).await? {
-                    Deleted::Marked(object) => self.object(200, accepted, target, &object),
-                    Deleted::Gone(object) if returns_object(&target) => self.object(200, accepted, target, &object),
-                    Deleted::Gone(object) => respond::json(200, &success(&target, &object)),
+                    Deleted::Marked(object) => self.object(200, accepted, target, &object)?,
+                    Deleted::Gone(object) if returns_object(&target) => self.object(200, accepted, target, &object)?,
+                    Deleted::Gone(object) => respond::value(200, accepted.media, &success(&target, &object)),
                 }
             }
             _ => {
@@ -220,8 +223,9 @@ impl Frontend {
                 let items: Vec<Value> = gone.iter().map(|o| o.to_full_value()).collect();
                 let kind = format!("{}List", target.resource.kind.kind);
                 let revision = self.core.revision().to_string();
-                respond::json(
+                respond::value(
                     200,
+                    accepted.media,
                     &json!({"kind": kind, "apiVersion": target.resource.api_version,
                     "metadata": {"resourceVersion": revision}, "items": items}),
                 )
@@ -252,8 +256,9 @@ impl Frontend {
     }
 
     async fn scale(&self, admitted: Admitted, target: Target<'_>, verb: &str) -> Result<Response<Body>, Status> {
+        let Accepted { media, .. } = accepted(&admitted, target, false)?;
         if verb == "get" {
-            return Ok(respond::json(200, &self.core.scale(target)?));
+            return Ok(respond::value(200, media, &self.core.scale(target)?));
         }
         let (call, headers, body) = self.take(&admitted.user, &admitted.query, admitted.request).await?;
         let scale = match verb {
@@ -269,17 +274,21 @@ impl Frontend {
             }
             _ => return Err(not_allowed(target.resource, verb)),
         };
-        let mut response = respond::json(200, &scale);
+        let mut response = respond::value(200, media, &scale);
         respond::warn(&mut response, &call.warnings());
         Ok(response)
     }
 }
 
-/// What the client accepts.
-pub(super) fn accepted(admitted: &Admitted) -> Result<Accepted, Status> {
-    Form::negotiate(
+/// What the client accepts of what the target can be written as.
+pub(super) fn accepted(admitted: &Admitted, target: Target<'_>, stream: bool) -> Result<Accepted, Status> {
+    let mut offer = Offer::of(&target.resource.kind, stream);
+    // Scales and the like are built-in kinds, whatever they belong to.
+    offer.protobuf |= matches!(target.subresource, "scale" | "token" | "eviction" | "binding");
+    Accepted::negotiate(
         header(admitted.request.headers(), ACCEPT),
         admitted.query.get("includeObject"),
+        offer,
     )
 }
 
@@ -355,12 +364,4 @@ fn success(target: &Target<'_>, object: &Object) -> Value {
         details["group"] = (*kind.group).into();
     }
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
-}
-
-fn yaml(code: u16, json: &[u8]) -> Response<Body> {
-    let value: Value = serde_json::from_slice(json).unwrap_or(Value::Null);
-    let text = serde_yaml_ng::to_string(&value).unwrap_or_default();
-    let mut response = respond::bytes(code, HeaderValue::from_static("application/yaml"), text.into_bytes());
-    *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::OK);
-    response
 }

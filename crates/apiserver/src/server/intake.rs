@@ -13,7 +13,7 @@ use super::dispatch::header;
 use super::route::Query;
 use crate::machinery;
 use crate::registry::{Call, DeleteRequest, FieldValidation, Input, PatchRequest};
-use crate::wire::protobuf;
+use crate::wire::{protobuf, uncbor};
 
 /// Greatest body that is read to its end although it is refused.
 const DROPPED: u64 = 64 << 20;
@@ -86,9 +86,10 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Input, Status> 
         "" | "application/json" | "*/*" => machinery::decode(body, false),
         "application/yaml" => machinery::decode(body, true),
         "application/vnd.kubernetes.protobuf" => Ok(protobuf::decode(body)?.into()),
+        "application/cbor" => Ok(uncbor::decode(body)?.into()),
         other => Err(unsupported(
             other,
-            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor",
         )),
     }
 }
@@ -96,16 +97,18 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Input, Status> 
 /// Decodes the body of PATCH.
 pub(crate) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<PatchRequest, Status> {
     check_encoding(headers)?;
-    let form = match media_type(headers) {
+    let media = media_type(headers);
+    let form = match media {
         "application/json-patch+json" => PatchType::Json,
         "application/merge-patch+json" => PatchType::Merge,
         "application/strategic-merge-patch+json" => PatchType::Strategic,
-        "application/apply-patch+yaml" => PatchType::Apply,
+        "application/apply-patch+yaml" | "application/apply-patch+cbor" => PatchType::Apply,
         other => {
             return Err(unsupported(
                 other,
                 "application/json-patch+json, application/merge-patch+json, \
-                 application/strategic-merge-patch+json, application/apply-patch+yaml",
+                 application/strategic-merge-patch+json, application/apply-patch+yaml, \
+                 application/apply-patch+cbor",
             ));
         }
     };
@@ -115,7 +118,11 @@ pub(crate) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<PatchRequest, St
         .find(|b| !b.is_ascii_whitespace())
         .is_some_and(|b| matches!(b, b'{' | b'['));
     let yaml = form == PatchType::Apply && !looks_like_json;
-    let Input { value, problems } = machinery::decode(body, yaml)?;
+    let Input { value, problems } = if media.ends_with("+cbor") {
+        uncbor::decode(body)?.into()
+    } else {
+        machinery::decode(body, yaml)?
+    };
     if form != PatchType::Json && !value.is_object() {
         return Err(Status::bad_request("the patch must be an object"));
     }

@@ -1,6 +1,7 @@
 //! HTTPS: connections, limits, and the way of a request through the server.
 //! Must not decide what a request means: that is the engine's.
 
+mod accept;
 mod body;
 mod compress;
 mod dispatch;
@@ -13,6 +14,7 @@ mod proxy;
 mod respond;
 mod route;
 mod subresource;
+mod writer;
 
 pub use body::Body;
 pub use metrics::Metrics;

@@ -5,16 +5,22 @@ use http::{Response, StatusCode};
 use meta::Status;
 use serde_json::Value;
 
-use super::Body;
+use super::accept::Media;
+use super::{Body, writer};
 
 /// JSON.
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// An error.
-pub(crate) fn error(status: &Status) -> Response<Body> {
-    let mut response = Response::new(Body::from(status.to_json()));
-    *response.status_mut() = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    response.headers_mut().insert(CONTENT_TYPE, JSON);
+/// An error, written as the client accepts it.
+pub(crate) fn error(status: &Status, media: Media) -> Response<Body> {
+    let json = status.to_json();
+    let mut response = match media {
+        Media::Json => bytes(status.code, JSON, json),
+        other => value(status.code, other, &serde_json::from_slice(&json).unwrap_or_default()),
+    };
+    if response.status().as_u16() != status.code {
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    }
     if status.code == 401 {
         response
             .headers_mut()
@@ -26,6 +32,15 @@ pub(crate) fn error(status: &Status) -> Response<Body> {
             .insert(RETRY_AFTER, status.retry_after_seconds.into());
     }
     response
+}
+
+/// A value that says what it is; in JSON where it cannot be written otherwise.
+pub(crate) fn value(code: u16, media: Media, value: &Value) -> Response<Body> {
+    let mut out = Vec::new();
+    match writer::value(&mut out, media, value) {
+        Ok(media) => bytes(code, media.content_type(), out),
+        Err(_) => json(code, value),
+    }
 }
 
 /// A JSON document.

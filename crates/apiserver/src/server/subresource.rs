@@ -35,7 +35,7 @@ impl Frontend {
             }
             _ if verb == "get" => {
                 let object = self.core.current(target)?;
-                Ok(self.object(200, accepted(&admitted)?, target, &object))
+                self.object(200, accepted(&admitted, target, false)?, target, &object)
             }
             _ => self.write_subresource(admitted, target, verb).await,
         }
@@ -47,7 +47,7 @@ impl Frontend {
         target: Target<'_>,
         verb: &str,
     ) -> Result<Response<Body>, Status> {
-        let accepted = accepted(&admitted)?;
+        let accepted = accepted(&admitted, target, false)?;
         let (call, headers, body) = self.take(&admitted.user, &admitted.query, admitted.request).await?;
         let mut response = match verb {
             "create" => {
@@ -55,21 +55,21 @@ impl Frontend {
                     .core
                     .post_subresource(&call, target, intake::object(&headers, &body)?)
                     .await?;
-                respond::json(201, &answer)
+                respond::value(201, accepted.media, &answer)
             }
             "update" => {
                 let object = self
                     .core
                     .put_subresource(&call, target, intake::object(&headers, &body)?)
                     .await?;
-                self.object(200, accepted, target, &object)
+                self.object(200, accepted, target, &object)?
             }
             "patch" => {
                 let object = self
                     .core
                     .patch_subresource(&call, target, intake::patch(&headers, &body)?)
                     .await?;
-                self.object(200, accepted, target, &object)
+                self.object(200, accepted, target, &object)?
             }
             _ => return Err(not_allowed(target.resource, verb)),
         };

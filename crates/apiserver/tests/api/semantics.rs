@@ -462,7 +462,7 @@ async fn forms_of_answer() {
         .call(
             Method::GET,
             &path,
-            &[("accept", "application/vnd.kubernetes.protobuf,application/json")],
+            &[("accept", "text/html,application/json;q=0.5")],
             "",
         )
         .await;
