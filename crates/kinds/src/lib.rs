@@ -6,8 +6,10 @@
 
 mod apps;
 mod batch;
+mod check;
 mod columns;
 mod core;
+pub mod custom;
 mod edit;
 mod facts;
 mod kind;

@@ -123,3 +123,84 @@ mod tests {
         }
     }
 }
+
+/// The order in which versions of a group are offered: `v2`, `v1`, `v1beta2`, `v1beta1`, `v1alpha1`,
+/// then whatever does not look like a version, by name.
+pub fn version_order(a: &str, b: &str) -> std::cmp::Ordering {
+    match (Version::parse(a), Version::parse(b)) {
+        (Some(a), Some(b)) => b.cmp(&a),
+        (Some(_), None) => std::cmp::Ordering::Less,
+        (None, Some(_)) => std::cmp::Ordering::Greater,
+        (None, None) => a.cmp(b),
+    }
+}
+
+/// `v1beta2` is (1, 1, 2): stability first, then the numbers.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Version {
+    stability: u8,
+    major: u32,
+    minor: u32,
+}
+
+impl Version {
+    fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix('v')?;
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (major, rest) = rest.split_at(digits);
+        let (stability, minor) = match rest {
+            "" => (2, "0"),
+            _ => match (rest.strip_prefix("beta"), rest.strip_prefix("alpha")) {
+                (Some(minor), _) => (1, minor),
+                (_, Some(minor)) => (0, minor),
+                _ => return None,
+            },
+        };
+        let number = |text: &str| {
+            let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty();
+            text.parse().ok().filter(|_| plain)
+        };
+        Some(Version {
+            stability,
+            major: number(major)?,
+            minor: number(minor)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod version_tests {
+    #[test]
+    fn the_stablest_and_newest_comes_first() {
+        let mut all = [
+            "foo10",
+            "v1alpha1",
+            "v10",
+            "v2beta1",
+            "v1",
+            "v11alpha2",
+            "v3beta1",
+            "v11beta2",
+            "foo1",
+            "v1beta",
+            "v+1",
+        ];
+        all.sort_by(|a, b| super::version_order(a, b));
+        assert_eq!(
+            all,
+            [
+                "v10",
+                "v1",
+                "v11beta2",
+                "v3beta1",
+                "v2beta1",
+                "v11alpha2",
+                "v1alpha1",
+                "foo1",
+                "foo10",
+                "v+1",
+                "v1beta"
+            ]
+        );
+    }
+}

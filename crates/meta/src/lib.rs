@@ -13,7 +13,7 @@ pub mod quantity;
 pub mod selector;
 pub mod time;
 
-pub use gvk::{Gvk, Gvr};
+pub use gvk::{Gvk, Gvr, version_order};
 pub use object::{DecodeError, Header, Object, OwnerReference};
 pub use quantity::Quantity;
 pub use selector::{FieldSelector, LabelSelector};
