@@ -4,6 +4,7 @@
 //!
 //! Must not do I/O or read a clock; must not panic on any object.
 
+mod admission;
 mod apps;
 mod batch;
 mod check;
@@ -35,6 +36,7 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(apps::kinds());
         out.extend(batch::kinds());
         out.extend(plain::kinds());
+        out.extend(admission::kinds());
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
         out.extend(kubevirt::kinds());

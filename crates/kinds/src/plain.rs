@@ -51,6 +51,32 @@ impl Names {
     }
 }
 
+impl Declared {
+    /// Not in a namespace.
+    pub(crate) fn cluster(self) -> Self {
+        Declared {
+            scope: Scope::Cluster,
+            ..self
+        }
+    }
+
+    /// With a status that is written apart.
+    pub(crate) fn status(self) -> Self {
+        Declared {
+            subresources: STATUS,
+            ..self
+        }
+    }
+
+    /// With fields that field selectors may use.
+    pub(crate) fn fields(self, selectable_fields: &'static [&'static str]) -> Self {
+        Declared {
+            selectable_fields,
+            ..self
+        }
+    }
+}
+
 /// A strategy that only draws a row: pointers into the object, then the age.
 pub(crate) struct Row(pub &'static [&'static str]);
 
@@ -67,7 +93,8 @@ pub(crate) static AGE_ONLY: Row = Row(&[]);
 
 const STATUS: &[Subresource] = &[Subresource::Status];
 
-fn names(
+/// Names in one line.
+pub(crate) const fn names(
     group: &'static str,
     version: &'static str,
     kind: &'static str,
