@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use time::OffsetDateTime;
 
@@ -177,25 +177,8 @@ impl Authority {
         })
     }
 
-    /// Signs a request (PKCS#10, PEM): subject and names come from `spec`, only the
-    /// public key from the request.
-    pub fn sign_request(&self, request_pem: &str, spec: &CertSpec) -> Result<String, PkiError> {
-        let fail = |source| PkiError::Make {
-            subject: spec.common_name.clone(),
-            source,
-        };
-        let mut request = CertificateSigningRequestParams::from_pem(request_pem).map_err(fail)?;
-        request.params.distinguished_name = subject(&spec.common_name, &spec.organisation);
-        request.params.subject_alt_names = alt_names(&spec.names).map_err(fail)?;
-        request.params.is_ca = IsCa::NoCa;
-        request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        request.params.extended_key_usages = match spec.usage {
-            Usage::Server => vec![ExtendedKeyUsagePurpose::ServerAuth],
-            Usage::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
-            Usage::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-        };
-        set_validity(&mut request.params, spec.validity);
-        Ok(request.signed_by(&self.issuer).map_err(fail)?.pem())
+    pub(crate) fn key(&self) -> &KeyPair {
+        self.issuer.key()
     }
 
     /// Reads a certificate and key from `<directory>/<name>.{crt,key}` if they were signed by
@@ -232,7 +215,7 @@ impl Authority {
     }
 }
 
-fn subject(common_name: &str, organisation: &str) -> DistinguishedName {
+pub(crate) fn subject(common_name: &str, organisation: &str) -> DistinguishedName {
     let mut dn = DistinguishedName::new();
     if !organisation.is_empty() {
         dn.push(DnType::OrganizationName, organisation);
@@ -241,7 +224,7 @@ fn subject(common_name: &str, organisation: &str) -> DistinguishedName {
     dn
 }
 
-fn alt_names(names: &[String]) -> Result<Vec<SanType>, rcgen::Error> {
+pub(crate) fn alt_names(names: &[String]) -> Result<Vec<SanType>, rcgen::Error> {
     names
         .iter()
         .map(|n| match n.parse::<IpAddr>() {
@@ -259,15 +242,16 @@ fn set_validity(params: &mut CertificateParams, validity: Duration) {
 
 /// Whether more than a third of the certificate's life is left.
 fn fresh(certificate_pem: &str) -> bool {
-    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()) else {
-        return false;
-    };
-    let Ok(certificate) = pem.parse_x509() else {
-        return false;
-    };
+    certificate_life(certificate_pem)
+        .is_some_and(|(begin, end)| end - OffsetDateTime::now_utc().unix_timestamp() > (end - begin) / 3)
+}
+
+/// When the first certificate of a PEM text begins and ends to hold, in seconds since 1970.
+pub fn certificate_life(certificate_pem: &str) -> Option<(i64, i64)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
     let validity = certificate.validity();
-    let (begin, end) = (validity.not_before.timestamp(), validity.not_after.timestamp());
-    end - OffsetDateTime::now_utc().unix_timestamp() > (end - begin) / 3
+    Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
 #[cfg(test)]

@@ -4,17 +4,20 @@
 //! Private keys are written with mode 0600 and never printed.
 
 mod ca;
+mod der;
 mod files;
 mod jwt;
 mod kubeconfig;
+mod request;
 mod tls;
 mod token;
 
-pub use ca::{Authority, CertSpec, KeyPairPem, Usage};
+pub use ca::{Authority, CertSpec, KeyPairPem, Usage, certificate_life};
 pub use files::write_private;
 pub use jwt::{JwtError, SigningKeys};
 pub use kubeconfig::kubeconfig;
-pub use tls::{ServerIdentity, client_config, peer_identity, server_config};
+pub use request::{KeyPurpose, Request, new_request, read_request, renew_request};
+pub use tls::{ClientIdentity, ServerIdentity, client_config, client_config_with, peer_identity, server_config};
 pub use token::{JoinToken, random_token};
 
 use std::path::PathBuf;
@@ -50,6 +53,9 @@ pub enum PkiError {
         #[source]
         source: rcgen::Error,
     },
+    /// A request for a certificate is none, or cannot be signed.
+    #[error("the request {0}")]
+    Request(String),
     /// TLS settings were refused.
     #[error("TLS settings")]
     Tls(#[from] rustls::Error),

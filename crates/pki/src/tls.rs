@@ -2,9 +2,10 @@
 
 use std::sync::{Arc, RwLock};
 
+use rustls::client::ResolvesClientCert;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -32,6 +33,43 @@ impl ResolvesServerCert for ServerIdentity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
     }
+}
+
+/// A client's certificate that can be replaced while it calls.
+#[derive(Debug)]
+pub struct ClientIdentity(RwLock<Arc<CertifiedKey>>);
+
+impl ClientIdentity {
+    /// Starts with a certificate and its key.
+    pub fn new(pair: &KeyPairPem) -> Result<Arc<Self>, PkiError> {
+        Ok(Arc::new(ClientIdentity(RwLock::new(Arc::new(certified(pair)?)))))
+    }
+
+    /// Shows another certificate from the next handshake on.
+    pub fn replace(&self, pair: &KeyPairPem) -> Result<(), PkiError> {
+        let key = Arc::new(certified(pair)?);
+        *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = key;
+        Ok(())
+    }
+}
+
+impl ResolvesClientCert for ClientIdentity {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Settings of a client that trusts one authority and shows a certificate that may change.
+pub fn client_config_with(authority_pem: &str, identity: Arc<ClientIdentity>) -> Result<ClientConfig, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots(authority_pem)?);
+    Ok(builder.with_client_cert_resolver(identity))
 }
 
 /// Settings of a server. Clients may show a certificate of `client_authority`; with
