@@ -3,6 +3,7 @@
 //! Must not do I/O, read a clock or keep state. Reasons, conditions and events
 //! are upstream's: clients match on them.
 
+pub mod certificates;
 mod claims;
 mod common;
 mod cronjob;
@@ -22,6 +23,7 @@ mod roles;
 mod statefulset;
 mod status;
 
+pub use certificates::CertificateController;
 pub use claims::{ClaimController, VolumeController};
 pub use cronjob::CronJobController;
 pub use daemonset::DaemonSetController;

@@ -46,6 +46,8 @@ pub const JOBS: Gvr = Gvr::of("batch", "v1", "jobs");
 pub const CRON_JOBS: Gvr = Gvr::of("batch", "v1", "cronjobs");
 /// `leases.coordination.k8s.io`.
 pub const LEASES: Gvr = Gvr::of("coordination.k8s.io", "v1", "leases");
+/// `certificatesigningrequests`.
+pub const CERTIFICATE_REQUESTS: Gvr = Gvr::of("certificates.k8s.io", "v1", "certificatesigningrequests");
 /// `clusterroles.rbac.authorization.k8s.io`.
 pub const CLUSTER_ROLES: Gvr = Gvr::of("rbac.authorization.k8s.io", "v1", "clusterroles");
 /// `poddisruptionbudgets.policy`.
