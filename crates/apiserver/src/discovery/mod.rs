@@ -74,7 +74,7 @@ impl Discovery {
             }
             ["api", version] => resources(catalog, "", version),
             ["apis", g, version] => resources(catalog, g, version),
-            ["openapi", "v2"] => self.document(admitted, "/openapi/v2", || openapi::v2(core)),
+            ["openapi", "v2"] => self.openapi_v2(core, admitted),
             ["openapi", "v3"] => {
                 let index = self.v3_index(core);
                 Ok(json_answer(200, &index))
@@ -114,6 +114,19 @@ impl Discovery {
         Ok(response)
     }
 
+    /// The document of version 2, as JSON or in the messages that older clients ask for.
+    fn openapi_v2(&self, core: &Core, admitted: &Admitted) -> Result<Response<Body>, Status> {
+        if !openapi::wants_protobuf(accept(admitted)) {
+            return self.document(admitted, "/openapi/v2", || openapi::v2(core));
+        }
+        let build = || openapi::v2_protobuf(core);
+        let mut response = self.bytes(admitted, "/openapi/v2 protobuf", build)?;
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(openapi::PROTOBUF));
+        Ok(response)
+    }
+
     fn v3_index(&self, core: &Core) -> Value {
         let mut paths = serde_json::Map::new();
         for (group, version) in core.catalog.group_versions() {
@@ -137,6 +150,15 @@ impl Discovery {
         admitted: &Admitted,
         path: &str,
         build: impl FnOnce() -> Value,
+    ) -> Result<Response<Body>, Status> {
+        self.bytes(admitted, path, || build().to_string().into_bytes())
+    }
+
+    fn bytes(
+        &self,
+        admitted: &Admitted,
+        path: &str,
+        build: impl FnOnce() -> Vec<u8>,
     ) -> Result<Response<Body>, Status> {
         let kept = self.kept(path, build);
         let mut response = Response::new(Body::empty());
@@ -163,7 +185,7 @@ impl Discovery {
         Ok(response)
     }
 
-    fn kept(&self, path: &str, build: impl FnOnce() -> Value) -> Arc<Kept> {
+    fn kept(&self, path: &str, build: impl FnOnce() -> Vec<u8>) -> Arc<Kept> {
         {
             let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(kept) = all.iter_mut().find(|k| k.path == path) {
@@ -171,11 +193,11 @@ impl Discovery {
                 return Arc::new(kept.clone());
             }
         }
-        let plain = build().to_string();
+        let plain = build();
         let kept = Kept {
             path: path.to_owned(),
-            etag: hash(plain.as_bytes()),
-            gzip: gzip(plain.as_bytes()).into(),
+            etag: hash(&plain),
+            gzip: gzip(&plain).into(),
             used: Instant::now(),
         };
         self.kept

@@ -23,6 +23,26 @@ pub(super) fn v2(core: &Core) -> Value {
     })
 }
 
+/// Media type of [`v2_protobuf`].
+pub(super) const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// Under which older clients ask for it; no valid media type, and so never answered.
+const PROTOBUF_AT: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+
+/// Whether a client prefers the document in protobuf.
+pub(super) fn wants_protobuf(accept: &str) -> bool {
+    let mut ranges = accept
+        .split(',')
+        .map(|r| r.split(';').next().unwrap_or_default().trim());
+    ranges
+        .find(|r| [PROTOBUF, PROTOBUF_AT, "application/json", "*/*"].contains(r))
+        .is_some_and(|r| r.contains("protobuf"))
+}
+
+/// The document of version 2 in protobuf.
+pub(super) fn v2_protobuf(core: &Core) -> Vec<u8> {
+    crate::wire::openapi::document(&v2(core))
+}
+
 /// The document of one group version.
 pub(super) fn v3(core: &Core, group: &str, version: &str) -> Value {
     let schemas = machinery::definitions(kinds_of(&core.catalog, group, version), true);
@@ -160,7 +180,15 @@ fn operation(kind: &Kind, gvk: (&str, &str, &str), part: &str, method: &str, act
     } else {
         out["responses"] = json!({"200": {"description": "OK", "schema": reference("#/definitions/")}});
         out["consumes"] = json!(["*/*"]);
-        out["produces"] = json!(["application/json", "application/yaml"]);
+        out["produces"] = match kind.custom || kind.group.contains("kubevirt") {
+            true => json!(["application/json", "application/yaml", "application/cbor"]),
+            false => json!([
+                "application/json",
+                "application/yaml",
+                "application/vnd.kubernetes.protobuf",
+                "application/cbor",
+            ]),
+        };
         if writes
             && method != "delete"
             && let Some(list) = out["parameters"].as_array_mut()

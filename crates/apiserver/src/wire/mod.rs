@@ -2,6 +2,7 @@
 
 pub(crate) mod cbor;
 pub(crate) mod encode;
+pub(crate) mod openapi;
 pub(crate) mod protobuf;
 mod special;
 pub(crate) mod table;

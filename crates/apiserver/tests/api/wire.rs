@@ -330,3 +330,22 @@ async fn large_lists_say_their_length_and_are_compressed() {
     .await;
     assert_eq!(unwrap::<core::ConfigMapList>(&page.body).1.items.len(), 180);
 }
+
+#[tokio::test]
+async fn openapi_is_answered_in_the_messages_of_older_clients() {
+    let f = start().await;
+    let accept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let answer = get(&f, "/openapi/v2", accept).await;
+    assert_eq!(
+        kind_of(&answer),
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    );
+    let pod = b"io.k8s.api.core.v1.PodSpec";
+    assert!(answer.body.windows(pod.len()).any(|w| w == pod));
+    let etag = answer.headers["etag"].to_str().unwrap();
+    let headers = [("accept", accept), ("if-none-match", etag)];
+    let again = f.call(Method::GET, "/openapi/v2", &headers, "").await;
+    assert_eq!((again.code, again.body.len()), (304, 0));
+    let json = get(&f, "/openapi/v2", "application/json").await;
+    assert!(json.json()["definitions"].is_object() && json.headers["etag"] != etag);
+}
