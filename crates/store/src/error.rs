@@ -69,6 +69,14 @@ pub enum Error {
         /// What was found.
         detail: String,
     },
+    /// A stored value can't be decrypted, or should be encrypted and is not.
+    #[error("can't decrypt {key}: {why}")]
+    Unreadable {
+        /// The value's key.
+        key: String,
+        /// What is wrong, and what mends it.
+        why: String,
+    },
     /// Another process has the store open.
     #[error("{} is in use by another process{}", path.display(), pid.map(|p| format!(" (pid {p})")).unwrap_or_default())]
     Locked {

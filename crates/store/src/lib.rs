@@ -19,6 +19,7 @@ mod types;
 pub mod embedded;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+pub mod sealed;
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -27,6 +28,7 @@ mod tests;
 
 pub use embedded::Embedded;
 pub use error::{Error, Result, Source};
+pub use sealed::Sealed;
 pub use stamp::Stamp;
 pub use types::{
     Committed, Compare, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchBatch, WatchEvent,

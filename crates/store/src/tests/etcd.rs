@@ -2,7 +2,7 @@
 //! when members die.
 
 mod faults;
-mod server;
+pub(super) mod server;
 
 use crate::etcd::{Etcd, Options};
 use crate::{Error, Range, Store, Txn};

@@ -6,6 +6,7 @@ mod disk;
 mod etcd;
 mod life;
 mod model;
+mod sealed;
 
 use crate::{Embedded, Stamp, Store, embedded::Options};
 use std::path::Path;

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for what must come.
-pub(super) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 struct Member {
     name: String,
@@ -19,7 +19,7 @@ struct Member {
 }
 
 /// Killed when dropped.
-pub(super) struct Servers {
+pub(crate) struct Servers {
     members: Vec<Member>,
     _dir: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ fn url() -> String {
 
 impl Servers {
     /// `None`, and said so, if etcd is not installed.
-    pub(super) async fn start(count: usize) -> Option<Self> {
+    pub(crate) async fn start(count: usize) -> Option<Self> {
         if Command::new("etcd").arg("--version").output().is_err() {
             eprintln!("skipped: no etcd program is installed (Debian: etcd-server)");
             return None;
@@ -59,7 +59,7 @@ impl Servers {
     }
 
     /// Starts a member, or starts it again on its data.
-    pub(super) fn launch(&mut self, at: usize) {
+    pub(crate) fn launch(&mut self, at: usize) {
         let all: Vec<String> = self.members.iter().map(|m| format!("{}={}", m.name, m.peer)).collect();
         let member = &mut self.members[at];
         let (client, peer) = (&member.client, &member.peer);
@@ -84,7 +84,7 @@ impl Servers {
     }
 
     /// Kills a member as a power cut would.
-    pub(super) fn kill(&mut self, at: usize) {
+    pub(crate) fn kill(&mut self, at: usize) {
         if let Some(mut child) = self.members[at].child.take() {
             child.kill().expect("kill etcd");
             child.wait().expect("wait for etcd");
@@ -92,7 +92,7 @@ impl Servers {
     }
 
     /// The member that leads; none while there is an election.
-    pub(super) async fn leader(&self) -> Option<usize> {
+    pub(crate) async fn leader(&self) -> Option<usize> {
         for (at, member) in self.members.iter().enumerate() {
             let asked = async {
                 let mut client = etcd_client::Client::connect([&member.client], None).await?;
@@ -108,12 +108,12 @@ impl Servers {
         None
     }
 
-    pub(super) fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options::new(self.members.iter().map(|m| m.client.clone()))
     }
 
     /// Waits until the servers answer.
-    pub(super) async fn ready(&self) {
+    pub(crate) async fn ready(&self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let options = Options {
