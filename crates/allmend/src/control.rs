@@ -9,74 +9,103 @@ use client::Client;
 use driver::{Driver, Recorder};
 use informer::Informers;
 use meta::Gvr;
-use reconcile::Controller;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::Component;
+use crate::leader;
 
 /// The running loops.
 pub struct Control {
     stop: CancellationToken,
-    tasks: JoinSet<()>,
-    /// The caches that they share, for whoever else runs in this process.
+    running: JoinHandle<()>,
+    /// Caches for whoever else runs in this process.
     pub informers: Arc<Informers>,
 }
 
 impl Control {
-    /// Starts all loops but the disabled ones.
-    pub fn start(api: &ApiServer, root_ca: &str, cluster_cidr: netplan::Cidr, disabled: &[Component]) -> Self {
+    /// Starts all loops but the disabled ones; if other servers may use the same store, only while
+    /// this one leads.
+    pub fn start(
+        api: &ApiServer,
+        root_ca: &str,
+        cluster_cidr: netplan::Cidr,
+        disabled: &[Component],
+        shared: bool,
+    ) -> Self {
         let client: Arc<dyn Client> = api.client(User::master("system:kube-controller-manager"));
         let informers = Arc::new(Informers::new(client.clone()));
-        let driver = Driver {
-            informers: informers.clone(),
-            recorder: Recorder::new(client.clone()),
-            client,
-        };
-        let mut control = Control {
-            stop: CancellationToken::new(),
-            tasks: JoinSet::new(),
-            informers,
-        };
-        for controller in controllers::all(root_ca) {
-            control.run(&driver, controller);
-        }
-        control.run(&driver, Arc::new(controllers::NodeIpam::of(cluster_cidr)));
-        if !disabled.contains(&Component::Machines) {
-            for controller in controllers::machines() {
-                control.run(&driver, controller);
-            }
-        }
-        control.watch_nodes(&driver);
-        let (d, stop) = (driver.clone(), control.stop.clone());
-        control.tasks.spawn(driver::collect(d, collectable(), stop));
-        let (d, stop) = (driver, control.stop.clone());
-        control.tasks.spawn(driver::schedule(d, stop));
-        control
-    }
-
-    fn run(&mut self, driver: &Driver, controller: Arc<dyn Controller>) {
-        self.tasks
-            .spawn(driver::run(driver.clone(), controller, self.stop.clone()));
-    }
-
-    /// Nodes were silent while the server was away: they get their time before they are judged.
-    fn watch_nodes(&mut self, driver: &Driver) {
-        let (driver, stop) = (driver.clone(), self.stop.clone());
-        self.tasks.spawn(async move {
-            tokio::select! {
-                () = tokio::time::sleep(controllers::NODE_GRACE) => {}
-                () = stop.cancelled() => return,
-            }
-            driver::run(driver, Arc::new(controllers::NodeController), stop).await;
+        let loops = Arc::new(Loops {
+            client: client.clone(),
+            root_ca: root_ca.to_owned(),
+            cluster_cidr,
+            machines: !disabled.contains(&Component::Machines),
         });
+        let stop = CancellationToken::new();
+        let running = if shared {
+            let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            let identity = format!("{name}_{}", pki::random_token(8));
+            // Caches anew for each term: they begin with what the leader before has written. Older
+            // ones might not have it yet, and a controller would do its work again.
+            let work = move |stop| loops.clone().run(Arc::new(Informers::new(loops.client.clone())), stop);
+            tokio::spawn(leader::lead(client, identity, stop.clone(), work))
+        } else {
+            tokio::spawn(loops.run(informers.clone(), stop.clone()))
+        };
+        Control {
+            stop,
+            running,
+            informers,
+        }
     }
 
     /// Ends all loops; writes that were begun are finished.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stop.cancel();
-        while self.tasks.join_next().await.is_some() {}
+        // It ends early only by a panic, which its hook has reported.
+        let _ = self.running.await;
     }
+}
+
+/// What the loops are made of.
+struct Loops {
+    client: Arc<dyn Client>,
+    root_ca: String,
+    cluster_cidr: netplan::Cidr,
+    machines: bool,
+}
+
+impl Loops {
+    /// Runs all loops until `stop`.
+    async fn run(self: Arc<Self>, informers: Arc<Informers>, stop: CancellationToken) {
+        let driver = Driver {
+            informers,
+            recorder: Recorder::new(self.client.clone()),
+            client: self.client.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        let mut all = controllers::all(&self.root_ca);
+        all.push(Arc::new(controllers::NodeIpam::of(self.cluster_cidr)));
+        if self.machines {
+            all.extend(controllers::machines());
+        }
+        for controller in all {
+            tasks.spawn(driver::run(driver.clone(), controller, stop.clone()));
+        }
+        tasks.spawn(watch_nodes(driver.clone(), stop.clone()));
+        tasks.spawn(driver::collect(driver.clone(), collectable(), stop.clone()));
+        tasks.spawn(driver::schedule(driver, stop));
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Nodes were silent while no loop ran: they get their time before they are judged.
+async fn watch_nodes(driver: Driver, stop: CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(controllers::NODE_GRACE) => {}
+        () = stop.cancelled() => return,
+    }
+    driver::run(driver, Arc::new(controllers::NodeController), stop).await;
 }
 
 /// The resources that may own or be owned.

@@ -9,6 +9,7 @@ mod control;
 mod credentials;
 mod datastore;
 mod image;
+mod leader;
 mod logging;
 mod names;
 mod node;

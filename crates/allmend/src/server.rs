@@ -74,7 +74,8 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     let (pods, prefix) = parse_cidr(&flags.cluster_cidr).context("--cluster-cidr")?;
     let pods = netplan::Cidr::new(pods, prefix).context("--cluster-cidr")?;
     let root_ca = credentials.server_authority.certificate();
-    let control = Control::start(&api, root_ca, pods, &flags.disable);
+    let shared = flags.datastore.shared();
+    let control = Control::start(&api, root_ca, pods, &flags.disable, shared);
     let node = if flags.disable_agent {
         None
     } else {
