@@ -3,6 +3,7 @@
 //!
 //! Must not commit anything on behalf of the request.
 
+mod certificates;
 mod limits;
 mod namespace;
 mod pod;
@@ -98,6 +99,7 @@ pub fn built_in() -> Vec<Box<dyn Admission>> {
         Box::new(pod::DefaultTolerationSeconds),
         Box::new(namespace::DefaultStorageClass),
         Box::new(service::ServiceAddresses),
+        Box::new(certificates::Certificates),
         Box::new(restrict::Escalation),
         Box::new(limits::ResourceQuota),
     ]

@@ -196,6 +196,7 @@ fn roles() -> Vec<Role> {
             )],
         ),
         ("system:node", &[], node()),
+        ("allmend:node", &[], local_storage()),
         (
             "system:node-proxier",
             &[],
@@ -305,6 +306,16 @@ fn node() -> Vec<Rule> {
     ]
 }
 
+/// What a node's part of the storage class `local` needs: it sees claims, and makes, grows and
+/// removes volumes that are on this node (NodeRestriction holds it to that).
+fn local_storage() -> Vec<Rule> {
+    vec![
+        ("list watch", "core", "persistentvolumeclaims"),
+        ("create delete patch", "core", "persistentvolumes"),
+        ("create", "storage.k8s.io", "storageclasses"),
+    ]
+}
+
 /// Name, the aggregation labels that it collects, its own labels.
 type Aggregated = (&'static str, &'static [&'static str], Labels);
 
@@ -328,7 +339,7 @@ const AGGREGATED: [Aggregated; 3] = [
 ];
 
 /// Cluster role bindings: name, role, groups, users.
-const BINDINGS: [(&str, &str, &[&str], &[&str]); 11] = [
+const BINDINGS: [(&str, &str, &[&str], &[&str]); 15] = [
     ("cluster-admin", "cluster-admin", &["system:masters"], &[]),
     ("system:monitoring", "system:monitoring", &["system:monitoring"], &[]),
     ("system:discovery", "system:discovery", &["system:authenticated"], &[]),
@@ -352,6 +363,25 @@ const BINDINGS: [(&str, &str, &[&str], &[&str]); 11] = [
         &["system:kube-proxy"],
     ),
     ("system:node", "system:node", &["system:nodes"], &[]),
+    ("allmend:node", "allmend:node", &["system:nodes"], &[]),
+    (
+        "allmend:node-bootstrapper",
+        "system:node-bootstrapper",
+        &["system:bootstrappers:allmend:default-node-token"],
+        &[],
+    ),
+    (
+        "allmend:node-autoapprove-bootstrap",
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &["system:bootstrappers:allmend:default-node-token"],
+        &[],
+    ),
+    (
+        "allmend:node-autoapprove-certificate-rotation",
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &["system:nodes"],
+        &[],
+    ),
     ("system:kube-dns", "system:kube-dns", &["system:nodes"], &[]),
     (
         "system:kube-controller-manager",

@@ -115,7 +115,10 @@ impl Frontend {
             path,
             ..Access::default()
         };
-        let open = matches!(path, "/healthz" | "/livez" | "/readyz" | "/version" | "/version/");
+        let open = matches!(
+            path,
+            "/healthz" | "/livez" | "/readyz" | "/version" | "/version/" | "/cacerts"
+        );
         if open && user.name == ANONYMOUS && *method == Method::GET {
             return Ok(());
         }

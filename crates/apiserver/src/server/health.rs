@@ -24,6 +24,10 @@ impl Frontend {
         match base {
             "healthz" | "livez" | "readyz" => self.health(&admitted, path).await,
             "version" if path == "/version" => Ok(respond::json(200, &self.version())),
+            // Whoever joins compares it with the fingerprint in the token.
+            "cacerts" if path == "/cacerts" && !self.core.config.root_ca.is_empty() => {
+                Ok(respond::text(200, self.core.config.root_ca.clone()))
+            }
             "metrics" if path == "/metrics" => Ok(self.metrics_page()),
             ".well-known" if path == "/.well-known/openid-configuration" => Ok(respond::json(200, &self.oidc())),
             "openid" if path == "/openid/v1/jwks" => match &self.core.config.signer {
