@@ -98,7 +98,7 @@ impl ApiServer {
                     return;
                 };
                 frontend.discovery.forget();
-                core.catalog.stored().for_each(|r| r.cache.forget_pages());
+                core.catalog.stored().iter().for_each(|r| r.cache.forget_pages());
                 core.expire_events().await;
                 let now = core.revision();
                 // An idle server must not write.

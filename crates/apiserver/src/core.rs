@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use meta::Status;
 use store::Store;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{self, Admission};
@@ -12,6 +13,7 @@ use crate::auth::{Rbac, StaticTokens};
 use crate::cache::{self, Begin, Progress, Selection, Watch};
 use crate::config::Config;
 use crate::identity::User;
+use crate::projection::catch_up;
 use crate::registry::Target;
 use crate::resource::Catalog;
 
@@ -31,6 +33,8 @@ pub struct Core {
     pub(crate) reserved: Arc<admission::Reserved>,
     /// Held by a write that counts against a quota.
     pub(crate) quota: Arc<tokio::sync::Mutex<()>>,
+    /// Changes of the custom resources, to be made by the feeder of the caches.
+    pub(crate) register: mpsc::UnboundedSender<cache::Registration>,
     /// Cancelled when the server ends.
     pub(crate) stop: CancellationToken,
 }
@@ -39,6 +43,7 @@ impl Core {
     /// Reads the store into the caches and begins to follow it.
     pub(crate) async fn open(config: Config, store: Arc<dyn Store>, catalog: Catalog) -> store::Result<Arc<Self>> {
         let (catalog, progress) = (Arc::new(catalog), Arc::new(Progress::default()));
+        let (register, registrations) = mpsc::unbounded_channel();
         let revision = cache::load(&catalog, &*store, &progress).await?;
         let stop = CancellationToken::new();
         tokio::spawn(cache::feed(
@@ -46,6 +51,7 @@ impl Core {
             store.clone(),
             progress.clone(),
             revision,
+            registrations,
             stop.clone(),
         ));
         Ok(Arc::new(Core {
@@ -59,6 +65,7 @@ impl Core {
             rbac: Rbac::default(),
             reserved: Arc::default(),
             quota: Arc::default(),
+            register,
             stop,
         }))
     }
@@ -84,6 +91,7 @@ impl Core {
         if let Begin::After(revision) = from {
             self.wait_for(revision).await?;
         }
+        catch_up(target.resource).await?;
         let applied = self.progress.applied();
         let subscription = target.resource.cache.subscribe(&selection, from, applied)?;
         Ok(Watch::new(target.resource.kind.clone(), selection, subscription))
@@ -92,6 +100,6 @@ impl Core {
     /// Ends background work and all watches.
     pub fn shut_down(&self) {
         self.stop.cancel();
-        self.catalog.stored().for_each(|r| r.cache.end_watches());
+        self.catalog.stored().iter().for_each(|r| r.cache.end_watches());
     }
 }

@@ -16,6 +16,7 @@ use crate::cache::{Begin, Delivery, Selection, Verb, Watch, select};
 use crate::core::Core;
 use crate::identity::User;
 use crate::machinery;
+use crate::projection::catch_up;
 use crate::registry::{Call, DeleteRequest, Deleted, Input, ListQuery, PatchRequest, Target, parse_revision};
 use crate::resource::Resource;
 
@@ -35,7 +36,7 @@ impl InProcess {
     }
 
     fn resource(&self, gvr: &Gvr) -> Result<Arc<Resource>, Status> {
-        self.core.catalog.resolve(gvr).cloned()
+        self.core.catalog.resolve(gvr)
     }
 
     fn call(&self, options: &WriteOptions) -> Call {
@@ -72,6 +73,7 @@ fn answered(value: &Value) -> Result<Arc<Object>, Status> {
 impl Client for InProcess {
     async fn get(&self, gvr: &Gvr, namespace: &str, name: &str) -> Result<Arc<Object>, Status> {
         let resource = self.resource(gvr)?;
+        catch_up(&resource).await?;
         self.core.current(Target::of(&resource, namespace, name))
     }
 

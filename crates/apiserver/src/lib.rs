@@ -15,6 +15,7 @@ mod discovery;
 mod identity;
 mod inprocess;
 mod machinery;
+mod projection;
 mod registry;
 mod resource;
 mod server;

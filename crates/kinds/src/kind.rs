@@ -314,6 +314,11 @@ pub trait Strategy: Send + Sync {
         }
     }
 
+    /// Finalizers that DELETE adds to an object, for what must be cleared away before it goes.
+    fn delete_finalizers(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Grace period in seconds for DELETE: `None` deletes at once. `asked` is the client's wish.
     fn delete_grace(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
         None

@@ -10,6 +10,7 @@ mod batch;
 mod check;
 mod columns;
 mod core;
+pub mod crd;
 pub mod custom;
 mod edit;
 mod facts;
@@ -39,6 +40,7 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(admission::kinds());
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
+        out.extend(crd::kinds());
         out.extend(kubevirt::kinds());
         out.into_iter().map(|declared| Arc::new(declared.into())).collect()
     })

@@ -235,6 +235,7 @@ fn usage_of_namespace(core: &Core, namespace: &str) -> BTreeMap<String, Quantity
     for resource in core
         .catalog
         .stored()
+        .iter()
         .filter(|r| r.kind.namespaced() && r.kind.plural != "events")
     {
         let (snapshot, _) = resource.cache.snapshot();

@@ -211,7 +211,7 @@ impl Core {
                 .and_then(time::parse);
             let last = times.into_iter().chain([created, series]).flatten().max();
             if last.is_some_and(|t| t < oldest) {
-                let target = Target::of(resource, object.namespace(), object.name());
+                let target = Target::of(&resource, object.namespace(), object.name());
                 // Somebody may have been quicker; the next round sees what is left.
                 let _ = self.delete(&call, target, &DeleteRequest::default()).await;
             }

@@ -3,12 +3,13 @@
 
 mod openapi;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH, VARY};
 use http::{Response, StatusCode};
-use kinds::{Kind, Subresource};
+use kinds::{Kind, Subresource, Text};
 use meta::Status;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -26,6 +27,8 @@ const KEEP: Duration = Duration::from_secs(120);
 #[derive(Default)]
 pub struct Discovery {
     kept: Mutex<Vec<Kept>>,
+    /// Of the catalog, as it was when they were built.
+    generation: AtomicU64,
 }
 
 #[derive(Clone)]
@@ -35,6 +38,8 @@ struct Kept {
     gzip: bytes::Bytes,
     etag: String,
     used: Instant,
+    /// Of the catalog when it was built.
+    generation: u64,
 }
 
 impl Discovery {
@@ -43,10 +48,18 @@ impl Discovery {
         Self::default()
     }
 
+    /// Forgets everything when what is served has changed.
+    fn follow(&self, generation: u64) {
+        if self.generation.swap(generation, Ordering::AcqRel) != generation {
+            self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
     /// Answers a path below `/api`, `/apis`, `/openapi`, or `/`.
     pub(crate) fn answer(&self, core: &Core, path: &str, admitted: &Admitted) -> Result<Response<Body>, Status> {
         let parts: Vec<&str> = path.split('/').filter(|p| !p.is_empty()).collect();
         let catalog = &core.catalog;
+        self.follow(catalog.generation());
         let aggregated = accept(admitted).contains("as=APIGroupDiscoveryList");
         match parts.as_slice() {
             [] => Ok(json_answer(200, &roots(catalog))),
@@ -57,13 +70,13 @@ impl Discovery {
                 &json!({"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}),
             )),
             ["apis"] => {
-                let groups: Vec<Value> = group_names(catalog).into_iter().map(|g| group(catalog, g)).collect();
+                let groups: Vec<Value> = group_names(catalog).iter().map(|g| group(catalog, g)).collect();
                 Ok(json_answer(
                     200,
                     &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
                 ))
             }
-            ["apis", g] if group_names(catalog).contains(g) => {
+            ["apis", g] if group_names(catalog).iter().any(|n| n == g) => {
                 let mut group = group(catalog, g);
                 group["kind"] = "APIGroup".into();
                 group["apiVersion"] = "v1".into();
@@ -85,7 +98,7 @@ impl Discovery {
                     ["apis", g, version] => (*g, *version),
                     _ => return Err(Status::no_such_path()),
                 };
-                if !catalog.group_versions().contains(&gv) {
+                if !catalog.group_versions().iter().any(|(g, v)| (&**g, &**v) == gv) {
                     return Err(Status::no_such_path());
                 }
                 self.document(admitted, path, || openapi::v3(core, gv.0, gv.1))
@@ -136,8 +149,10 @@ impl Discovery {
                 format!("apis/{group}/{version}")
             };
             // The content changes with the program and with the kinds, so their names are enough.
-            let names: Vec<&str> = kinds_of(&core.catalog, group, version).map(|k| &*k.kind).collect();
-            let hash = hash(format!("{}{names:?}", core.config.git_version).as_bytes());
+            let kinds = kinds_of(&core.catalog, &group, &version);
+            let names: Vec<&str> = kinds.iter().map(|k| &*k.kind).collect();
+            let custom = kinds.iter().any(|k| k.custom).then(|| core.catalog.generation());
+            let hash = hash(format!("{}{names:?}{custom:?}", core.config.git_version).as_bytes());
             let url = format!("/openapi/v3/{path}?hash={hash}");
             paths.insert(path, json!({"serverRelativeURL": url}));
         }
@@ -186,9 +201,10 @@ impl Discovery {
     }
 
     fn kept(&self, path: &str, build: impl FnOnce() -> Vec<u8>) -> Arc<Kept> {
+        let generation = self.generation.load(Ordering::Acquire);
         {
             let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(kept) = all.iter_mut().find(|k| k.path == path) {
+            if let Some(kept) = all.iter_mut().find(|k| k.path == path && k.generation == generation) {
                 kept.used = Instant::now();
                 return Arc::new(kept.clone());
             }
@@ -199,6 +215,7 @@ impl Discovery {
             etag: hash(&plain),
             gzip: gzip(&plain).into(),
             used: Instant::now(),
+            generation,
         };
         self.kept
             .lock()
@@ -242,15 +259,13 @@ fn roots(catalog: &Catalog) -> Value {
     json!({"paths": paths})
 }
 
-fn kinds_of<'c>(catalog: &'c Catalog, group: &'c str, version: &'c str) -> impl Iterator<Item = &'c Kind> + 'c {
-    catalog
-        .iter()
-        .map(|r| &*r.kind)
-        .filter(move |k| k.group == group && k.version == version)
+fn kinds_of(catalog: &Catalog, group: &str, version: &str) -> Vec<Arc<Kind>> {
+    let all = catalog.all().into_iter().map(|r| r.kind.clone());
+    all.filter(|k| k.group == group && k.version == version).collect()
 }
 
-fn group_names(catalog: &Catalog) -> Vec<&str> {
-    let mut names: Vec<&str> = Vec::new();
+fn group_names(catalog: &Catalog) -> Vec<Text> {
+    let mut names: Vec<Text> = Vec::new();
     for (group, _) in catalog.group_versions() {
         if !group.is_empty() && !names.contains(&group) {
             names.push(group);
@@ -271,7 +286,7 @@ fn group(catalog: &Catalog, name: &str) -> Value {
 
 fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Response<Body>, Status> {
     let mut list = Vec::new();
-    for kind in kinds_of(catalog, group, version) {
+    for kind in &kinds_of(catalog, group, version) {
         let mut entry = json!({
             "name": kind.plural, "singularName": kind.singular, "namespaced": kind.namespaced(),
             "kind": kind.kind, "verbs": kind.verbs,
@@ -339,7 +354,11 @@ pub(crate) fn subresource<'k>(
 }
 
 fn aggregated(catalog: &Catalog, core: bool) -> Value {
-    let names = if core { vec![""] } else { group_names(catalog) };
+    let names = if core {
+        vec![Text::Borrowed("")]
+    } else {
+        group_names(catalog)
+    };
     let items: Vec<Value> = names
         .into_iter()
         .map(|name| {
@@ -348,7 +367,7 @@ fn aggregated(catalog: &Catalog, core: bool) -> Value {
                 .into_iter()
                 .filter(|(g, _)| *g == name)
                 .map(|(g, v)| {
-                    let resources: Vec<Value> = kinds_of(catalog, g, v).map(aggregated_kind).collect();
+                    let resources: Vec<Value> = kinds_of(catalog, &g, &v).iter().map(|k| aggregated_kind(k)).collect();
                     json!({"version": v, "freshness": "Current", "resources": resources})
                 })
                 .collect();

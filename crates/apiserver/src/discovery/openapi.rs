@@ -10,9 +10,10 @@ use crate::machinery;
 
 /// The one document of version 2.
 pub(super) fn v2(core: &Core) -> Value {
-    let definitions = machinery::definitions(core.catalog.iter().map(|r| &*r.kind), false);
+    let resources = core.catalog.all();
+    let definitions = machinery::definitions(resources.iter().map(|r| &*r.kind), false);
     let mut paths = Map::new();
-    core.catalog.iter().for_each(|r| add_paths(&mut paths, &r.kind, false));
+    resources.iter().for_each(|r| add_paths(&mut paths, &r.kind, false));
     json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": core.config.git_version},
@@ -45,9 +46,10 @@ pub(super) fn v2_protobuf(core: &Core) -> Vec<u8> {
 
 /// The document of one group version.
 pub(super) fn v3(core: &Core, group: &str, version: &str) -> Value {
-    let schemas = machinery::definitions(kinds_of(&core.catalog, group, version), true);
+    let kinds = kinds_of(&core.catalog, group, version);
+    let schemas = machinery::definitions(kinds.iter().map(|k| &**k), true);
     let mut paths = Map::new();
-    kinds_of(&core.catalog, group, version).for_each(|kind| add_paths(&mut paths, kind, true));
+    kinds.iter().for_each(|kind| add_paths(&mut paths, kind, true));
     json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": core.config.git_version},

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use meta::{Object, Status};
 use store::{Outcome, Txn};
 
 use super::{Draft, Target};
 use crate::cache::codec;
 use crate::core::Core;
+use crate::projection::catch_up;
 use crate::resource::object_key;
 
 /// What a write found.
@@ -22,7 +24,7 @@ impl Core {
     /// Creates the object.
     pub(crate) async fn commit_create(&self, target: Target<'_>, name: &str, draft: &Draft) -> Result<Written, Status> {
         let key = target.resource.key(target.namespace, name);
-        let value = codec::encode(&draft.value, draft.managed.as_deref()).map_err(Status::internal)?;
+        let value = stored_form(target, draft).await?;
         self.commit_put(target, name, Txn::create(key, value)).await
     }
 
@@ -34,7 +36,7 @@ impl Core {
         draft: &Draft,
     ) -> Result<Written, Status> {
         let key = target.resource.key(target.namespace, target.name);
-        let value = codec::encode(&draft.value, draft.managed.as_deref()).map_err(Status::internal)?;
+        let value = stored_form(target, draft).await?;
         self.commit_put(target, target.name, Txn::update(key, revision, value))
             .await
     }
@@ -55,6 +57,7 @@ impl Core {
             }
         };
         self.progress.reached(committed.revision).await;
+        catch_up(target.resource).await?;
         let key = object_key(target.namespace, name);
         if let Some(object) = target.resource.cache.committed(committed.revision, &key) {
             return Ok(Written::Done(object));
@@ -73,6 +76,16 @@ impl Core {
             .ok_or_else(|| Status::internal("the commit changed nothing"))?;
         Ok(Written::Done(Arc::new(codec::decode(bytes).map_err(Status::internal)?)))
     }
+}
+
+/// The bytes of a draft in the version in which objects are stored.
+async fn stored_form(target: Target<'_>, draft: &Draft) -> Result<Bytes, Status> {
+    let managed = draft.managed.as_deref();
+    match &target.resource.projection {
+        None => codec::encode(&draft.value, managed),
+        Some(projection) => codec::encode(&projection.to_stored(draft.value.clone()).await?, managed),
+    }
+    .map_err(Status::internal)
 }
 
 /// What the client is told about a failed store.

@@ -15,6 +15,7 @@ use super::{Answer, Call, Draft, Target};
 use crate::admission::{Attributes, Operation};
 use crate::cache::{Selection, select};
 use crate::core::Core;
+use crate::projection::catch_up;
 use crate::resource::object_key;
 
 const TRIES: usize = 8;
@@ -114,6 +115,7 @@ impl Core {
     /// DELETE of one object.
     pub async fn delete(&self, call: &Call, target: Target<'_>, request: &DeleteRequest) -> Result<Deleted, Status> {
         for _ in 0..TRIES {
+            catch_up(target.resource).await?;
             let old = self.current(target)?;
             check(target, request, &old)?;
             let before = old.to_value();
@@ -163,6 +165,7 @@ impl Core {
         selection: &Selection,
         request: &DeleteRequest,
     ) -> Result<Vec<Arc<Object>>, Status> {
+        catch_up(target.resource).await?;
         let (snapshot, _) = target.resource.cache.snapshot();
         let (items, _) = select(&snapshot, &target.resource.kind, selection, "", usize::MAX);
         let mut out = Vec::with_capacity(items.len());

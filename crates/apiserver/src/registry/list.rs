@@ -14,6 +14,7 @@ use super::Target;
 use super::commit::{store_status, too_large};
 use crate::cache::{Item, Selection, Snapshot, codec, select};
 use crate::core::Core;
+use crate::projection::catch_up;
 
 /// How long a read waits for a revision that has not been reached.
 const AHEAD: Duration = Duration::from_secs(3);
@@ -164,6 +165,7 @@ impl Core {
         if wanted == 0 && query.resource_version.is_empty() {
             self.read_barrier().await?;
         }
+        catch_up(target.resource).await?;
         // Before the snapshot: it then contains at least this much.
         let applied = self.progress.applied();
         let (snapshot, revision) = cache.snapshot();
@@ -190,11 +192,15 @@ impl Core {
     async fn past(&self, target: Target<'_>, revision: u64) -> Result<Snapshot, Status> {
         let range = Range::prefix(target.resource.prefix.clone().into_bytes()).at(revision);
         let page = self.store.range(range).await.map_err(|e| store_status(&e))?;
-        let mut items: Vec<(Arc<str>, Arc<Item>)> = Vec::with_capacity(page.items.len());
+        let mut objects = Vec::with_capacity(page.items.len());
         for kv in page.items {
-            let object = codec::decode(&kv.value).map_err(Status::internal)?;
-            items.push((object.key().into(), Item::new(object)));
+            objects.push(codec::decode(&kv.value).map_err(Status::internal)?);
         }
+        if let Some(projection) = &target.resource.projection {
+            objects = projection.project(&objects, &target.resource.api_version).await?;
+        }
+        let items = objects.into_iter().map(|o| (o.key().into(), Item::new(o)));
+        let items: Vec<(Arc<str>, Arc<Item>)> = items.collect();
         Ok(Snapshot::new().insert_many(items))
     }
 }

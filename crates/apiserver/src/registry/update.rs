@@ -15,6 +15,7 @@ use super::{Answer, Call, Draft, Input, Target};
 use crate::admission::{Attributes, Operation};
 use crate::core::Core;
 use crate::machinery::{self, Manager};
+use crate::projection::catch_up;
 
 /// How often a write that names no revision is tried against a moving object.
 const TRIES: usize = 8;
@@ -62,6 +63,7 @@ impl Core {
         wanted: &(dyn Fn(&Arc<Object>) -> Result<Change, Status> + Sync),
     ) -> Result<Answer, Status> {
         for _ in 0..TRIES {
+            catch_up(target.resource).await?;
             let old = self.current(target)?;
             let Change { value, managed } = wanted(&old)?;
             let pinned = check_preconditions(target, &value, &old)?;

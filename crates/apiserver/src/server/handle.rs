@@ -19,6 +19,7 @@ use super::writer::{self, Writer};
 use super::{Body, Frontend, compress, intake, respond};
 use crate::cache::{Begin, Selection};
 use crate::identity::User;
+use crate::projection::catch_up;
 use crate::registry::{Call, Deleted, ListQuery, Target, parse_revision};
 use crate::resource::Resource;
 
@@ -37,7 +38,7 @@ impl Frontend {
             return self.machine_subresource(admitted, path, verb).await;
         }
         let gvr = meta::Gvr::named(&path.group, &path.version, &path.resource);
-        let resource = self.core.catalog.resolve(&gvr)?.clone();
+        let resource = self.core.catalog.resolve(&gvr)?;
         let namespace = check_scope(&resource, &path, verb)?;
         let target = Target {
             resource: &resource,
@@ -80,6 +81,7 @@ impl Frontend {
             0 if admitted.query.get("resourceVersion").is_empty() => self.core.read_barrier().await?,
             revision => self.core.wait_for(revision).await?,
         }
+        catch_up(target.resource).await?;
         let object = self.core.current(target)?;
         self.object(200, accepted, target, &object)
     }

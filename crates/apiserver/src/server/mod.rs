@@ -115,7 +115,7 @@ impl Frontend {
         }
         drop(listener);
         self.stop.cancel();
-        self.core.catalog.stored().for_each(|r| r.cache.end_watches());
+        self.core.catalog.stored().iter().for_each(|r| r.cache.end_watches());
         connections.close();
         if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
             tracing::warn!(open = connections.len(), "connections that did not finish are closed");
