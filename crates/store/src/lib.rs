@@ -14,6 +14,7 @@
 
 mod error;
 mod stamp;
+mod transfer;
 mod types;
 
 pub mod embedded;
@@ -30,6 +31,7 @@ pub use embedded::Embedded;
 pub use error::{Error, Result, Source};
 pub use sealed::Sealed;
 pub use stamp::Stamp;
+pub use transfer::{copy, equal};
 pub use types::{
     Committed, Compare, Condition, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchBatch, WatchEvent,
 };

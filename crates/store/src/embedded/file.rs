@@ -104,7 +104,7 @@ pub(super) fn prepare(dir: &Path) -> Result<PathBuf> {
 }
 
 /// The one connection that writes. Creates the schema in an empty file.
-pub(super) fn open_writer(path: &Path, sync: bool) -> Result<Connection> {
+pub(super) fn open_writer(path: &Path, sync: bool, begin: u64) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(path, flags).map_err(|e| engine_error("open", path, e))?;
     // A commit writes whole pages: small ones spare flash. The size holds from creation on, and
@@ -119,8 +119,35 @@ pub(super) fn open_writer(path: &Path, sync: bool) -> Result<Connection> {
     .map_err(|e| engine_error("open", path, e))?;
     db.pragma_update(None, "synchronous", if sync { "FULL" } else { "OFF" })
         .map_err(|e| engine_error("open", path, e))?;
-    check_format(&db, path)?;
+    if !has_format(&db, path)? {
+        create(&db, begin).map_err(|e| engine_error("open", path, e))?;
+    }
     Ok(db)
+}
+
+/// A connection to a store that another process may have open. Nothing is created.
+pub(super) fn open_beside(dir: &Path) -> Result<(PathBuf, Connection)> {
+    let path = dir.join(FILE);
+    if !path.exists() {
+        let absent = std::io::Error::from(std::io::ErrorKind::NotFound);
+        return Err(path_error("open", &path, absent));
+    }
+    let db = open_other(&path)?;
+    if !has_format(&db, &path)? {
+        let detail = "it is empty".to_owned();
+        return Err(Error::Corrupt {
+            path,
+            key: None,
+            revision: None,
+            detail,
+        });
+    }
+    Ok((path, db))
+}
+
+/// Whether there is a store in a directory.
+pub fn exists(dir: &Path) -> bool {
+    dir.join(FILE).exists() || dir.join(format!("{FILE}-wal")).exists()
 }
 
 /// A connection for reads or for checkpoints.
@@ -132,18 +159,19 @@ pub(super) fn open_other(path: &Path) -> Result<Connection> {
     Ok(db)
 }
 
-fn check_format(db: &Connection, path: &Path) -> Result<()> {
+/// Whether the file is a store that this release can use; false if it is empty.
+fn has_format(db: &Connection, path: &Path) -> Result<bool> {
     let fail = |e| engine_error("open", path, e);
     let number = |pragma: &str| db.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
     let found = number("user_version").map_err(fail)?.cast_unsigned();
     match (number("application_id").map_err(fail)?, found) {
-        (APPLICATION_ID, FORMAT) => Ok(()),
+        (APPLICATION_ID, FORMAT) => Ok(true),
         (APPLICATION_ID, found) if found > FORMAT => Err(Error::NewerFormat {
             path: path.to_path_buf(),
             found,
             supported: FORMAT,
         }),
-        (0, 0) if is_empty(db).map_err(fail)? => create(db).map_err(fail),
+        (0, 0) if is_empty(db).map_err(fail)? => Ok(false),
         (id, found) => Err(Error::Corrupt {
             path: path.to_path_buf(),
             key: None,
@@ -157,9 +185,20 @@ fn is_empty(db: &Connection) -> rusqlite::Result<bool> {
     db.query_row("SELECT count(*) = 0 FROM sqlite_schema", (), |row| row.get(0))
 }
 
-fn create(db: &Connection) -> rusqlite::Result<()> {
+fn create(db: &Connection, begin: u64) -> rusqlite::Result<()> {
     let txn = db.unchecked_transaction()?;
     txn.execute_batch(SCHEMA)?;
+    if begin > 1 {
+        // What was before is not here: to ask for it is answered as if it had been compacted.
+        txn.execute(
+            "UPDATE meta SET value = ? WHERE name IN ('revision', 'compacted')",
+            [begin.cast_signed()],
+        )?;
+        txn.execute(
+            "UPDATE meta SET value = ? WHERE name = 'swept'",
+            [super::record::last_id(begin)],
+        )?;
+    }
     txn.pragma_update(None, "application_id", APPLICATION_ID)?;
     txn.pragma_update(None, "user_version", FORMAT.cast_signed())?;
     txn.commit()

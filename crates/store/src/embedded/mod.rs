@@ -12,6 +12,7 @@
 
 mod file;
 mod hub;
+mod offline;
 mod reader;
 mod record;
 mod replay;
@@ -28,7 +29,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-pub use file::{FORMAT, restore};
+pub use file::{FORMAT, exists, restore};
+pub use offline::Files;
 
 /// How to open the embedded engine.
 #[derive(Debug, Clone)]
@@ -37,6 +39,9 @@ pub struct Options {
     pub dir: PathBuf,
     /// How values come to carry their revision.
     pub stamp: Stamp,
+    /// The revision that a store begins with if it is created: 1, or one that clients have seen
+    /// elsewhere.
+    pub begin: u64,
     /// Whether a commit waits for the disk. `false` is for tests and benchmarks only: a power
     /// failure may then lose acknowledged commits.
     pub sync: bool,
@@ -52,6 +57,7 @@ impl Options {
         Self {
             dir: dir.into(),
             stamp: Stamp::none(),
+            begin: 1,
             sync: true,
             watch_queue: 8192,
             max_txn_bytes: 4 << 20,
@@ -93,7 +99,7 @@ impl Embedded {
     pub fn open(options: Options) -> Result<Self> {
         let lock = file::Lock::take(&options.dir)?;
         let path = file::prepare(&options.dir)?;
-        let connection = file::open_writer(&path, options.sync)?;
+        let connection = file::open_writer(&path, options.sync, options.begin)?;
         let (state, connection) = writer::State::load(connection, &path)?;
         let shared = Arc::new(Shared {
             readers: reader::Pool::new(path.clone()),
@@ -122,7 +128,14 @@ impl Embedded {
     /// # Errors
     /// [`Error::Corrupt`] naming the first damage found.
     pub async fn verify(&self) -> Result<()> {
-        self.read(|reader| reader.verify()).await
+        self.read(|reader| {
+            let mut first = None;
+            reader.verify(&mut |error| {
+                first.get_or_insert(error);
+            });
+            first.map_or(Ok(()), Err)
+        })
+        .await
     }
 
     async fn read<T: Send + 'static>(
@@ -250,7 +263,7 @@ impl Drop for Embedded {
 /// The writer's connection as it is set up, for a test of the settings.
 #[cfg(test)]
 pub(crate) fn writer_connection(path: &Path) -> Result<rusqlite::Connection> {
-    file::open_writer(path, true)
+    file::open_writer(path, true, 1)
 }
 
 /// Locks, also after a panic of another holder: what these mutexes guard is never left half-changed.

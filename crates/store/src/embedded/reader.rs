@@ -8,6 +8,7 @@ use super::{Shared, lock};
 use crate::error::{Error, Result};
 use crate::types::{KeyValue, Page, Range, Stats, WatchEvent, prefix_end};
 use rusqlite::{Connection, Row, Rows};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Semaphore;
@@ -89,6 +90,10 @@ pub(super) struct View<'a> {
 }
 
 impl Reader {
+    pub(super) fn new(db: Connection, path: PathBuf) -> Self {
+        Self { db, path }
+    }
+
     /// Runs a query in one snapshot.
     pub(super) fn snapshot<T>(&self, query: impl FnOnce(&View<'_>) -> Result<T>) -> Result<T> {
         let fail = |e| engine_error("read", &self.path, e);
@@ -183,8 +188,11 @@ impl Reader {
         })
     }
 
-    pub(super) fn verify(&self) -> Result<()> {
-        self.snapshot(|view| view.verify())
+    /// Reports all damage.
+    pub(super) fn verify(&self, report: &mut dyn FnMut(Error)) {
+        if let Err(error) = self.snapshot(|view| view.verify(report)) {
+            report(error);
+        }
     }
 
     /// Events on `prefix` from revision `from` to `to`, of at most about `limit` records, and the
@@ -312,16 +320,16 @@ impl View<'_> {
         Ok((events, to + 1))
     }
 
-    fn verify(&self) -> Result<()> {
+    /// An error of its own ends the search; damage to single records is reported.
+    fn verify(&self, report: &mut dyn FnMut(Error)) -> Result<()> {
         let fail = |e| self.fail(e);
         let answer: String = self
             .db
             .query_row("PRAGMA quick_check(1)", (), |row| row.get(0))
             .map_err(fail)?;
         if answer != "ok" {
-            let path = self.path.to_path_buf();
-            return Err(Error::Corrupt {
-                path,
+            report(Error::Corrupt {
+                path: self.path.to_path_buf(),
                 key: None,
                 revision: None,
                 detail: answer,
@@ -335,12 +343,19 @@ impl View<'_> {
                  FROM log l",
             )
             .map_err(fail)?;
+        let mut damaged = HashSet::new();
         let mut rows = log.query(()).map_err(fail)?;
         while let Some(row) = self.next(&mut rows)? {
-            let record = Record::from_row(row, 0, self.path)?;
-            if !row.get::<_, bool>(7).map_err(fail)? {
-                let detail = "the record is not in the index";
-                return Err(corrupt(self.path, Some(&record.key), record.id, detail));
+            match Record::from_row(row, 0, self.path) {
+                Ok(record) if row.get::<_, bool>(7).map_err(fail)? => drop(record),
+                Ok(record) => {
+                    let detail = "the record is not in the index";
+                    report(corrupt(self.path, Some(&record.key), record.id, detail));
+                }
+                Err(error) => {
+                    damaged.extend(row.get::<_, i64>(0).ok());
+                    report(error);
+                }
             }
         }
         let mut index = self
@@ -352,7 +367,11 @@ impl View<'_> {
             .map_err(fail)?;
         let mut rows = index.query(()).map_err(fail)?;
         while let Some(row) = self.next(&mut rows)? {
-            self.indexed(row)?;
+            // What the first pass has told is not told again.
+            let told = row.get::<_, i64>(2).is_ok_and(|id| damaged.contains(&id));
+            if let (Err(error), false) = (self.indexed(row), told) {
+                report(error);
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod etcd;
 mod life;
 mod model;
 mod sealed;
+mod transfer;
 
 use crate::{Embedded, Stamp, Store, embedded::Options};
 use std::path::Path;
