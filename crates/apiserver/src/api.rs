@@ -98,6 +98,7 @@ impl ApiServer {
                     return;
                 };
                 frontend.discovery.forget();
+                frontend.recent.forget();
                 core.catalog.stored().iter().for_each(|r| r.cache.forget_pages());
                 core.expire_events().await;
                 let now = core.revision();

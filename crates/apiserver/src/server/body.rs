@@ -15,6 +15,7 @@ use rand::Rng;
 use tokio::time::{Instant, Sleep};
 
 use super::accept::Media;
+use super::recent::Recent;
 use super::writer::{Writer, event_of};
 use crate::cache::{Delivery, Progress, Selection, Snapshot, Verb, Watch, select};
 use crate::registry::Listed;
@@ -200,6 +201,7 @@ pub struct WatchBody {
     watch: Watch,
     progress: Arc<Progress>,
     writer: Writer,
+    recent: Arc<Recent>,
     bookmarks: bool,
     /// Whether the end of the initial state is to be marked.
     mark_initial: bool,
@@ -218,6 +220,7 @@ impl WatchBody {
         progress: Arc<Progress>,
         (bookmarks, mark_initial): (bool, bool),
         lifetime: Duration,
+        recent: Arc<Recent>,
     ) -> Self {
         // Spread, so that a thousand watches that began together do not wake together.
         let first = BOOKMARK.mul_f64(rand::rng().random_range(0.75..1.0));
@@ -225,6 +228,7 @@ impl WatchBody {
             watch,
             progress,
             writer,
+            recent,
             bookmarks,
             mark_initial,
             bookmark: Box::pin(tokio::time::sleep(first)),
@@ -247,7 +251,7 @@ impl WatchBody {
                         Verb::Modified => "MODIFIED",
                         Verb::Deleted => "DELETED",
                     };
-                    if let Err(status) = self.writer.event(&mut out, name, &object) {
+                    if let Err(status) = self.writer.event(&mut out, name, &object, &self.recent) {
                         self.fail(&mut out, &status);
                         break;
                     }

@@ -156,7 +156,14 @@ impl Frontend {
                 let progress = self.core.progress.clone();
                 let marks = (bookmarks, wants_initial && bookmarks);
                 let writer = Writer::new(target.resource.kind.clone(), accepted);
-                Body::Watch(Box::new(WatchBody::new(writer, watch, progress, marks, lifetime)))
+                Body::Watch(Box::new(WatchBody::new(
+                    writer,
+                    watch,
+                    progress,
+                    marks,
+                    lifetime,
+                    self.recent.clone(),
+                )))
             }
             // An expired watch is an event in a good response: informers expect it there.
             Err(status) if status.is_expired() => {

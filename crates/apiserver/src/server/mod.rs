@@ -11,6 +11,7 @@ mod health;
 mod intake;
 mod metrics;
 mod proxy;
+mod recent;
 mod respond;
 mod route;
 mod subresource;
@@ -58,6 +59,7 @@ pub struct Frontend {
     pub(crate) core: Arc<Core>,
     pub(crate) discovery: Discovery,
     pub(crate) metrics: Metrics,
+    pub(crate) recent: Arc<recent::Recent>,
     pub(crate) in_flight: tokio::sync::Semaphore,
     pub(crate) stop: CancellationToken,
 }
@@ -77,6 +79,7 @@ impl Frontend {
         Arc::new(Frontend {
             discovery: Discovery::new(),
             metrics: Metrics::default(),
+            recent: Arc::default(),
             in_flight,
             stop: core.stop.child_token(),
             core,

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::accept::{Accepted, Media};
 use super::form::Form;
+use super::recent::Recent;
 use crate::cache::Item;
 use crate::registry::Listed;
 use crate::wire::table::table;
@@ -181,14 +182,21 @@ impl Writer {
     }
 
     /// Appends a watch event.
-    pub fn event(&self, out: &mut Vec<u8>, verb: &str, object: &Object) -> Result<(), Status> {
+    pub fn event(&self, out: &mut Vec<u8>, verb: &str, object: &Arc<Object>, recent: &Recent) -> Result<(), Status> {
         match self.media {
             Media::Json | Media::Yaml => {
                 self.form.write_event(out, &self.kind, verb, object);
                 Ok(())
             }
             Media::Cbor => frame_cbor(out, verb, |out| self.cbor(out, object)),
-            Media::Protobuf => frame_protobuf(out, verb, |out| self.protobuf(out, object)),
+            Media::Protobuf if self.form == Form::Plain => {
+                frame_protobuf(out, verb, &recent.bytes(object, |out| self.protobuf(out, object))?)
+            }
+            Media::Protobuf => {
+                let mut body = Vec::with_capacity(1024);
+                self.protobuf(&mut body, object)?;
+                frame_protobuf(out, verb, &body)
+            }
         }
     }
 
@@ -207,7 +215,11 @@ pub fn event_of(out: &mut Vec<u8>, media: Media, verb: &str, object: &Value) -> 
             Ok(())
         }
         Media::Cbor => frame_cbor(out, verb, |out| cbor::document(out, object.to_string().as_bytes())),
-        Media::Protobuf => frame_protobuf(out, verb, |out| value_message(out, object)),
+        Media::Protobuf => {
+            let mut body = Vec::with_capacity(512);
+            value_message(&mut body, object)?;
+            frame_protobuf(out, verb, &body)
+        }
     }
 }
 
@@ -236,19 +248,13 @@ fn value_message(out: &mut Vec<u8>, value: &Value) -> Result<(), Status> {
 }
 
 /// A frame of a protobuf watch: its length in four bytes, then a `WatchEvent`.
-fn frame_protobuf(
-    out: &mut Vec<u8>,
-    verb: &str,
-    write: impl FnOnce(&mut Vec<u8>) -> Result<(), Status>,
-) -> Result<(), Status> {
-    let mut body = Vec::with_capacity(2048);
-    write(&mut body)?;
+fn frame_protobuf(out: &mut Vec<u8>, verb: &str, body: &[u8]) -> Result<(), Status> {
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
     text(out, 1, verb.as_bytes());
     key(out, 2, 2);
     varint(out, (1 + varint_len(body.len() as u64) + body.len()) as u64);
-    text(out, 1, &body);
+    text(out, 1, body);
     let length = u32::try_from(out.len() - start - 4).map_err(Status::internal)?;
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
     Ok(())

@@ -6,7 +6,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use meta::{Status, time};
+use meta::{Reason, Status, time};
 use serde_json::{Map, Value};
 
 use super::encode::MAGIC;
@@ -41,7 +41,9 @@ pub(crate) fn decode(body: &[u8]) -> Result<Value, Status> {
         }
     }
     let Some(message) = table().of_kind(&api_version, &kind) else {
-        return Err(bad(&format!("no message for {api_version}, Kind={kind}")));
+        // Custom resources have none.
+        let message = format!("there is no protobuf message for {api_version}, Kind={kind}");
+        return Err(Status::new(415, Reason::UnsupportedMediaType, message));
     };
     let mut object = Map::new();
     object.insert("apiVersion".into(), api_version.into());

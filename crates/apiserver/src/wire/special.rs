@@ -39,18 +39,71 @@ pub(super) fn string(out: &mut Vec<u8>, field: u32, value: &str) {
 
 /// `Time` and `MicroTime`.
 pub(super) fn time(out: &mut Vec<u8>, field: u32, value: &str) -> Result<(), jiff::Error> {
-    let at: Timestamp = value.parse()?;
-    let (mut seconds, mut nanos) = (at.as_second(), i64::from(at.subsec_nanosecond()));
-    // Before 1970 a fraction counts down there, and up here.
-    if nanos < 0 {
-        (seconds, nanos) = (seconds - 1, nanos + 1_000_000_000);
-    }
+    let (seconds, nanos) = match plain_time(value.as_bytes()) {
+        Some(seconds) => (seconds, 0),
+        None => {
+            let at: Timestamp = value.parse()?;
+            let (seconds, nanos) = (at.as_second(), i64::from(at.subsec_nanosecond()));
+            // Before 1970 a fraction counts down there, and up here.
+            if nanos < 0 {
+                (seconds - 1, nanos + 1_000_000_000)
+            } else {
+                (seconds, nanos)
+            }
+        }
+    };
     key(out, field, 2);
     let open = open(out);
     number(out, 1, seconds);
     number(out, 2, nanos);
     close(out, open);
     Ok(())
+}
+
+/// Seconds of a time that is written as nearly all are: `2026-03-04T05:06:07Z`. Objects are full of
+/// them, and a general parser would take a tenth of the time that it takes to write an object.
+fn plain_time(text: &[u8]) -> Option<i64> {
+    let [
+        y1,
+        y2,
+        y3,
+        y4,
+        b'-',
+        m1,
+        m2,
+        b'-',
+        d1,
+        d2,
+        b'T',
+        h1,
+        h2,
+        b':',
+        i1,
+        i2,
+        b':',
+        s1,
+        s2,
+        b'Z',
+    ] = *text
+    else {
+        return None;
+    };
+    let number = |digits: &[u8]| {
+        digits
+            .iter()
+            .try_fold(0i64, |n, d| d.is_ascii_digit().then(|| n * 10 + i64::from(d - b'0')))
+    };
+    let (year, month, day) = (number(&[y1, y2, y3, y4])?, number(&[m1, m2])?, number(&[d1, d2])?);
+    let (hour, minute, second) = (number(&[h1, h2])?, number(&[i1, i2])?, number(&[s1, s2])?);
+    // Days that not every month has, and leap seconds, are left to the parser.
+    if !(1..=12).contains(&month) || !(1..=28).contains(&day) || hour > 23 || minute > 59 || second > 59 || year < 1 {
+        return None;
+    }
+    // Years begin in March, so that the day that comes and goes is their last.
+    let year = if month > 2 { year } else { year - 1 };
+    let days_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + days_of_year - 719_468;
+    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
 }
 
 /// `Duration`; one that is none is nothing.
@@ -187,7 +240,29 @@ impl<'de> DeserializeSeed<'de> for Item<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_duration;
+    use super::{parse_duration, plain_time};
+
+    #[test]
+    fn plain_times_are_read_as_the_parser_reads_them() {
+        let mut at = jiff::Timestamp::from_second(-60_000_000_000).unwrap();
+        for _ in 0..30_000 {
+            let text = meta::time::rfc3339(at);
+            if let Some(seconds) = plain_time(text.as_bytes()) {
+                assert_eq!(seconds, at.as_second(), "{text}");
+            }
+            at += jiff::SignedDuration::from_secs(7_654_321);
+        }
+        assert_eq!(plain_time(b"1970-01-01T00:00:00Z"), Some(0));
+        for odd in [
+            "2026-03-04T05:06:60Z",
+            "2026-13-04T05:06:07Z",
+            "2026-03-04T05:06:07+",
+            "",
+            "2026-03-0aT05:06:07Z",
+        ] {
+            assert_eq!(plain_time(odd.as_bytes()), None, "{odd}");
+        }
+    }
 
     #[test]
     fn durations_are_read_as_go_prints_them() {

@@ -100,6 +100,22 @@ pub(crate) struct Message {
     numbered: Vec<Field>,
     /// Fields as JSON has them, by name.
     named: Vec<Named>,
+    /// Where a name's hash points: one more than its place in `named`, 0 for none. Looking names up
+    /// is half the work of writing an object, and this is twice as quick as a search.
+    slots: Box<[u16]>,
+}
+
+/// A number of a name, as evenly spread as the fields need. Any collision is found out by comparing.
+fn hash(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let word = |from: &[u8]| from.iter().fold(0u64, |w, b| w << 8 | u64::from(*b));
+    let head = match bytes.first_chunk::<8>() {
+        Some(chunk) => u64::from_le_bytes(*chunk),
+        None => word(bytes),
+    };
+    let tail = bytes.last_chunk::<8>().map_or(0, |chunk| u64::from_le_bytes(*chunk));
+    let mixed = (head ^ tail.rotate_left(29) ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 40) as usize
 }
 
 impl Message {
@@ -117,8 +133,29 @@ impl Message {
 
     /// By name in JSON.
     pub fn by_name(&self, name: &str) -> Option<&'_ Named> {
-        let found = self.named.binary_search_by(|n| n.field.name.cmp(name));
-        found.ok().map(|i| &self.named[i])
+        let mask = self.slots.len() - 1;
+        let mut at = hash(name) & mask;
+        loop {
+            // Slots are more than twice the names, so that there is always one that is empty.
+            let found = &self.named[usize::from(self.slots[at].checked_sub(1)?)];
+            if found.field.name == name {
+                return Some(found);
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn new(numbered: Vec<Field>, named: Vec<Named>) -> Self {
+        let mut slots = vec![0u16; (named.len() * 3 + 1).next_power_of_two()].into_boxed_slice();
+        let mask = slots.len() - 1;
+        for (place, named) in (1u16..).zip(&named) {
+            let mut at = hash(named.field.name) & mask;
+            while slots[at] != 0 {
+                at = (at + 1) & mask;
+            }
+            slots[at] = place;
+        }
+        Message { numbered, named, slots }
     }
 }
 
@@ -169,10 +206,7 @@ impl Table {
                 let mut named = Vec::new();
                 flatten(&numbered, i, &mut Vec::new(), &mut named);
                 named.sort_by_key(|n| n.field.name);
-                Message {
-                    numbered: numbered[i].clone(),
-                    named,
-                }
+                Message::new(numbered[i].clone(), named)
             })
             .collect();
         let schema = index.get("apiextensions.v1.jsonschemaprops").copied().unwrap_or(0);
