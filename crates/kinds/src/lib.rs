@@ -13,7 +13,9 @@ mod core;
 pub mod crd;
 pub mod custom;
 mod edit;
+mod extensions;
 mod facts;
+mod flow;
 mod kind;
 mod kubevirt;
 mod plain;
@@ -23,6 +25,7 @@ pub mod resources;
 mod reviews;
 mod schemas;
 
+pub use extensions::check_schema;
 pub(crate) use kind::Declared;
 pub use kind::{Cell, Column, Context, Kind, ScalePaths, Scope, Strategy, Subresource, Text};
 
@@ -38,6 +41,8 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(batch::kinds());
         out.extend(plain::kinds());
         out.extend(admission::kinds());
+        out.extend(extensions::kinds());
+        out.extend(flow::kinds());
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
         out.extend(crd::kinds());

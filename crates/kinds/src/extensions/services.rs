@@ -1,0 +1,154 @@
+//! APIService: a group and version of the API that another server answers.
+
+use jiff::Timestamp;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1;
+use meta::field::{ErrorList, Path, quoted};
+use meta::names;
+use serde_json::Value;
+
+use crate::check::{has, named, required};
+use crate::columns::{AGE, age, column};
+use crate::edit::{default, int, items, text};
+use crate::plain::names as kind_names;
+use crate::schemas::typed;
+use crate::{Cell, Context, Declared, Strategy};
+
+/// The kind.
+pub(super) fn kind() -> Declared {
+    Declared {
+        categories: &["api-extensions"],
+        ..kind_names(
+            "apiregistration.k8s.io",
+            "v1",
+            "APIService",
+            "apiservices",
+            "apiservice",
+            &[],
+        )
+        .with(
+            typed::<v1::APIService>,
+            const { &[column("Service", "string"), column("Available", "string"), AGE] },
+            &ApiService,
+        )
+        .cluster()
+        .status()
+    }
+}
+
+struct ApiService;
+
+impl Strategy for ApiService {
+    fn prepare_create(&self, _: &Context<'_>, service: &mut Value) {
+        // What this server answers itself is there at once.
+        if service["spec"].is_object() && !has(&service["spec"], "service") {
+            let status = serde_json::json!({"conditions": [{
+                "type": "Available", "status": "True", "reason": "Local",
+                "message": "Local APIServices are always available",
+            }]});
+            crate::edit::set(service, "status", status);
+        }
+    }
+
+    fn default(&self, service: &mut Value) {
+        if let Some(reference) = service.pointer_mut("/spec/service").filter(|s| s.is_object()) {
+            default(reference, "port", 443);
+        }
+    }
+
+    fn validate_create(&self, service: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (spec, path) = (&service["spec"], Path::new("spec"));
+        let (group, version) = (text(spec, "group"), text(spec, "version"));
+        let name = text(&service["metadata"], "name");
+        let wanted = format!("{version}.{group}");
+        if name != wanted {
+            let words = format!("must be `spec.version+\".\"+spec.group`: {}", quoted(&wanted));
+            errors.invalid(&Path::new("metadata").child("name"), quoted(name), words);
+        }
+        if group.is_empty() && version != "v1" {
+            let words = "only v1 may have an empty group and it better be legacy kube";
+            errors.required(&path.child("group"), words);
+        }
+        if !group.is_empty() {
+            named(group, names::dns1123_subdomain, &path.child("group"), &mut errors);
+        }
+        named(version, names::dns1035_label, &path.child("version"), &mut errors);
+        for (field, most) in [("groupPriorityMinimum", 20_000), ("versionPriority", 1000)] {
+            let n = int(spec, &format!("/{field}"));
+            if !(1..=most).contains(&n) {
+                errors.invalid(&path.child(field), n, format!("must be positive and less than {most}"));
+            }
+        }
+        check_service(spec, &path, &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, _: &Value) -> ErrorList {
+        self.validate_create(new)
+    }
+
+    fn validate_status_update(&self, new: &Value, _: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        for (i, condition) in items(&new["status"], "conditions").enumerate() {
+            let status = text(condition, "status");
+            if !["True", "False", "Unknown"].contains(&status) {
+                let at = Path::new("status").child("conditions").index(i).child("status");
+                errors.not_supported(&at, status, &["True", "False", "Unknown"]);
+            }
+        }
+        errors
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        // The core group's services are `v1.`, which is no subdomain.
+        names::path_segment(name)
+    }
+
+    fn row(&self, service: &Value, now: Timestamp) -> Vec<Cell> {
+        let reference = &service["spec"]["service"];
+        let target = if reference.is_object() {
+            format!("{}/{}", text(reference, "namespace"), text(reference, "name"))
+        } else {
+            "Local".to_owned()
+        };
+        let condition = items(&service["status"], "conditions").find(|c| text(c, "type") == "Available");
+        let available = match condition.map(|c| (text(c, "status"), text(c, "reason"))) {
+            None => "Unknown".to_owned(),
+            Some(("True", _)) => "True".to_owned(),
+            Some((status, reason)) => format!("{status} ({reason})"),
+        };
+        vec![target.into(), available.into(), age(service, now)]
+    }
+}
+
+fn check_service(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let bundle = !text(spec, "caBundle").is_empty();
+    let insecure = spec["insecureSkipTLSVerify"] == true;
+    if !has(spec, "service") {
+        if bundle {
+            let words = "local APIServices may not have a caBundle";
+            let size = quoted(&format!("{} bytes", text(spec, "caBundle").len() / 4 * 3));
+            errors.invalid(&path.child("caBundle"), size, words);
+        }
+        if insecure {
+            let words = "local APIServices may not have insecureSkipTLSVerify";
+            errors.invalid(&path.child("insecureSkipTLSVerify"), true, words);
+        }
+        return;
+    }
+    let (service, at) = (&spec["service"], path.child("service"));
+    required(service, "namespace", &at, errors);
+    required(service, "name", &at, errors);
+    let port = service["port"].as_i64().unwrap_or(443);
+    if !(1..=65_535).contains(&port) {
+        let words = format!("port is not valid: {}", crate::check::PORT_RANGE);
+        errors.invalid(&at.child("port"), port, words);
+    }
+    if bundle && insecure {
+        errors.invalid(
+            &path.child("insecureSkipTLSVerify"),
+            true,
+            "may not be true if caBundle is present",
+        );
+    }
+}
