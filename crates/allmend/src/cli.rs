@@ -27,6 +27,8 @@ struct Cli {
 enum Verb {
     /// Run the API server, the controllers and, unless --disable-agent, a node.
     Server(Box<ServerFlags>),
+    /// Join a server elsewhere as a node.
+    Agent(Box<AgentFlags>),
     /// Print the version.
     Version,
     /// Print a kubeconfig with the administrator's credentials.
@@ -147,6 +149,19 @@ pub struct ServerFlags {
     pub disable: Vec<Component>,
 }
 
+/// Flags of `allmend agent`.
+#[derive(Args, Clone)]
+pub struct AgentFlags {
+    /// The server to join, such as https://10.0.0.1:6443.
+    #[arg(long, short = 's', env = "ALLMEND_URL", value_name = "URL")]
+    pub server: String,
+    #[command(flatten)]
+    pub node: NodeFlags,
+    /// Leave a component out on this node; may be repeated.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub disable: Vec<Component>,
+}
+
 #[derive(Subcommand)]
 enum ImageVerb {
     /// Import docker archives and OCI layouts (archives or directories).
@@ -244,6 +259,10 @@ pub fn run() -> Result<()> {
             logging::start(flags.node.log_format, flags.node.verbose)?;
             crate::server::run(*flags)
         }
+        Verb::Agent(flags) => {
+            logging::start(flags.node.log_format, flags.node.verbose)?;
+            crate::agent::run(*flags)
+        }
         Verb::Version => {
             println!("allmend {}", version_line());
             Ok(())
@@ -293,9 +312,11 @@ mod tests {
     fn every_flag_and_kind_is_documented() {
         let flags = include_str!("../../../docs/flags.md");
         let command = Cli::command();
-        let server = command.find_subcommand("server").unwrap();
-        for flag in server.get_arguments().filter_map(clap::Arg::get_long) {
-            assert!(flags.contains(&format!("`--{flag}")), "docs/flags.md lacks --{flag}");
+        for verb in ["server", "agent"] {
+            let command = command.find_subcommand(verb).unwrap();
+            for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(flags.contains(&format!("`--{flag}")), "docs/flags.md lacks --{flag}");
+            }
         }
         let documented = include_str!("../../../docs/kinds.md");
         for kind in kinds::all() {

@@ -9,6 +9,7 @@ use client::Client;
 use driver::{Driver, Recorder};
 use informer::Informers;
 use meta::Gvr;
+use reconcile::Controller;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -24,13 +25,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Starts all loops but the disabled ones; if other servers may use the same store, only while
+    /// Starts all loops but the disabled ones, and `more`; if other servers may use the same store, only while
     /// this one leads.
     pub fn start(
         api: &ApiServer,
         root_ca: &str,
         cluster_cidr: netplan::Cidr,
         disabled: &[Component],
+        more: Vec<Arc<dyn Controller>>,
         shared: bool,
     ) -> Self {
         let client: Arc<dyn Client> = api.client(User::master("system:kube-controller-manager"));
@@ -40,6 +42,7 @@ impl Control {
             root_ca: root_ca.to_owned(),
             cluster_cidr,
             machines: !disabled.contains(&Component::Machines),
+            more,
         });
         let stop = CancellationToken::new();
         let running = if shared {
@@ -73,6 +76,7 @@ struct Loops {
     root_ca: String,
     cluster_cidr: netplan::Cidr,
     machines: bool,
+    more: Vec<Arc<dyn Controller>>,
 }
 
 impl Loops {
@@ -86,6 +90,7 @@ impl Loops {
         let mut tasks = JoinSet::new();
         let mut all = controllers::all(&self.root_ca);
         all.push(Arc::new(controllers::NodeIpam::of(self.cluster_cidr)));
+        all.extend(self.more.iter().cloned());
         if self.machines {
             all.extend(controllers::machines());
         }

@@ -46,9 +46,9 @@ impl ServerPaths {
 /// All that a server proves itself with.
 pub struct ServerCredentials {
     /// Signs what servers show: the API server and the nodes.
-    pub server_authority: Authority,
+    pub server_authority: Arc<Authority>,
     /// Signs what clients show.
-    pub client_authority: Authority,
+    pub client_authority: Arc<Authority>,
     /// The API server's own certificate.
     pub serving: KeyPairPem,
     /// The certificate by which the API server calls nodes.
@@ -57,13 +57,15 @@ pub struct ServerCredentials {
     pub admin: KeyPairPem,
     /// Service-account token keys.
     pub signing: Arc<SigningKeys>,
+    /// The secret with which machines join.
+    pub join_secret: String,
 }
 
 /// Reads or makes everything. `names` are those that the serving certificate must carry.
 pub fn open(paths: &ServerPaths, names: Vec<String>, token: Option<&str>) -> Result<ServerCredentials> {
     let tls = paths.tls();
-    let server_authority = Authority::load_or_create(&tls, "server-ca")?;
-    let client_authority = Authority::load_or_create(&tls, "client-ca")?;
+    let server_authority = Arc::new(Authority::load_or_create(&tls, "server-ca")?);
+    let client_authority = Arc::new(Authority::load_or_create(&tls, "client-ca")?);
     let serving = server_authority.issue_file(&tls, "serving", &CertSpec::server("allmend", names))?;
     let node_client = client_authority.issue_file(
         &tls,
@@ -72,7 +74,7 @@ pub fn open(paths: &ServerPaths, names: Vec<String>, token: Option<&str>) -> Res
     )?;
     let admin = client_authority.issue_file(&tls, "admin", &CertSpec::client("system:admin", "system:masters"))?;
     let signing = Arc::new(SigningKeys::load_or_create(&tls)?);
-    keep_token(paths, token)?;
+    let join_secret = keep_token(paths, token)?;
     Ok(ServerCredentials {
         server_authority,
         client_authority,
@@ -80,18 +82,23 @@ pub fn open(paths: &ServerPaths, names: Vec<String>, token: Option<&str>) -> Res
         node_client,
         admin,
         signing,
+        join_secret,
     })
 }
 
 /// Writes the join secret that was given, or makes one if there is none yet.
-fn keep_token(paths: &ServerPaths, given: Option<&str>) -> Result<()> {
-    if let Some(given) = given {
-        let secret = JoinToken::parse(given)?.secret;
-        pki::write_private(&paths.token(), secret.as_bytes())?;
-    } else if !paths.token().exists() {
-        pki::write_private(&paths.token(), pki::random_token(16).as_bytes())?;
-    }
-    Ok(())
+fn keep_token(paths: &ServerPaths, given: Option<&str>) -> Result<String> {
+    let path = paths.token();
+    let secret = match given {
+        Some(given) => JoinToken::parse(given)?.secret,
+        None if path.exists() => {
+            let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+            return Ok(text.trim().to_owned());
+        }
+        None => pki::random_token(16),
+    };
+    pki::write_private(&path, secret.as_bytes())?;
+    Ok(secret)
 }
 
 /// A node's certificate: it serves, and it calls the API server.

@@ -3,11 +3,15 @@
 //! The only crate that knows all others; must not hold any logic of theirs.
 
 mod adapters;
+mod agent;
+mod certifier;
 mod cli;
+mod cluster;
 mod config_file;
 mod control;
 mod credentials;
 mod datastore;
+mod enrol;
 mod image;
 mod leader;
 mod logging;
@@ -16,6 +20,7 @@ mod node;
 mod preflight;
 mod purge;
 mod server;
+mod signing;
 mod subnet;
 
 use std::process::ExitCode;

@@ -7,20 +7,17 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use client::{Client, ClientExt};
+use client::Client;
 use cri::{Containerd, ContainerdConfig, CriRuntime};
 use dns::Dns;
 use informer::Informers;
-use kinds::resources::{ENDPOINT_SLICES, SERVICES};
 use machines::MachineRuntime;
 use network::Network;
 use node::{Node, Ports, Server};
-use pki::KeyPairPem;
+use pki::ServerIdentity;
 use runtime::{PodRuntime, ServiceRules};
-use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -28,14 +25,13 @@ use volumes::Volumes;
 
 use crate::adapters::{MachinePort, VolumePort};
 use crate::cli::{Component, NodeFlags};
+use crate::cluster::Cluster;
 use crate::names::HostNames;
 use crate::subnet;
 
 /// Number of the VXLAN between nodes; not one that other networks take by themselves.
 pub const VNI: u32 = 0x0a11;
 const DNS_PORT: u16 = 53;
-const DNS_SERVICE: &str = "kube-dns";
-const SYSTEM: &str = "kube-system";
 
 /// What a node is started with.
 pub struct Setup {
@@ -51,20 +47,32 @@ pub struct Setup {
     pub name: String,
     /// Its address.
     pub ip: IpAddr,
-    /// Addresses of all pods.
-    pub cluster_cidr: (Ipv4Addr, u8),
-    /// Addresses of services.
-    pub service_cidr: (Ipv4Addr, u8),
-    /// Address of the cluster's DNS.
-    pub cluster_dns: IpAddr,
-    /// Domain of the cluster's names.
-    pub cluster_domain: String,
+    /// What all nodes agree on.
+    pub cluster: Cluster,
     /// What the node's server proves itself with.
-    pub serving: KeyPairPem,
-    /// Who may call it.
-    pub client_authority: String,
+    pub serving: Arc<ServerIdentity>,
     /// Labels beyond those of the command line.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Setup {
+    fn enabled(&self, component: Component) -> bool {
+        !self.disabled.contains(&component) && (component != Component::Dns || self.cluster.dns)
+    }
+}
+
+/// The node's name: given, or the machine's.
+pub fn name(flags: &NodeFlags) -> Result<String> {
+    let own = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
+    let name = flags.node_name.clone().unwrap_or(own);
+    let wrong = meta::names::dns1123_subdomain(&name);
+    if wrong.is_empty() {
+        return Ok(name);
+    }
+    bail!(
+        "{name:?} cannot be the name of a node: {}; choose another with --node-name",
+        wrong.join("; ")
+    );
 }
 
 /// A running node.
@@ -98,7 +106,7 @@ impl Running {
 pub async fn start(setup: Setup) -> Result<Running> {
     let data_dir = setup.flags.data_dir.clone();
     let names = HostNames::of(&data_dir);
-    let enabled = |c: Component| !setup.disabled.contains(&c);
+    let enabled = |c: Component| setup.enabled(c);
     let stop = CancellationToken::new();
     let mut tasks = Vec::new();
 
@@ -137,8 +145,8 @@ pub async fn start(setup: Setup) -> Result<Running> {
         node_ip: setup.ip,
         data_dir: data_dir.clone(),
         kubelet_port: setup.flags.kubelet_port,
-        cluster_dns: vec![setup.cluster_dns],
-        cluster_domain: setup.cluster_domain.clone(),
+        cluster_dns: vec![setup.cluster.cluster_dns],
+        cluster_domain: setup.cluster.cluster_domain.clone(),
         labels,
         taints,
         cgroup_root: names.cgroup,
@@ -189,9 +197,9 @@ fn network_config(
         overlay: names.overlay.clone(),
         vni: VNI,
         vxlan_port: network::VXLAN_PORT,
-        cluster_cidr: setup.cluster_cidr,
+        cluster_cidr: setup.cluster.cluster_cidr,
         node_cidr,
-        service_cidr: setup.service_cidr,
+        service_cidr: setup.cluster.service_cidr,
         table: names.table.clone(),
         node_ips: vec![setup.ip],
         mtu: network::pod_mtu(setup.ip),
@@ -222,6 +230,9 @@ fn open_machines(data_dir: &Path, setup: &Setup, network: &Network) -> Result<Op
 
 fn labels(setup: &Setup) -> Result<BTreeMap<String, String>> {
     let mut labels = setup.labels.clone();
+    // Told either way: what was said at an earlier start must not stay.
+    let dns = setup.enabled(Component::Dns).to_string();
+    labels.insert(controllers::DNS_LABEL.to_owned(), dns);
     for given in &setup.flags.node_label {
         let Some((key, value)) = given.split_once('=') else {
             bail!("--node-label {given:?}: write key=value");
@@ -254,8 +265,12 @@ fn parse_taint(text: &str) -> Result<k8s_openapi::api::core::v1::Taint> {
 }
 
 async fn serve(setup: &Setup, server: Server, stop: CancellationToken) -> Result<JoinHandle<()>> {
-    let identity = pki::ServerIdentity::new(&setup.serving)?;
-    let tls = pki::server_config(identity, &setup.client_authority, true, &[b"h2", b"http/1.1"])?;
+    let tls = pki::server_config(
+        setup.serving.clone(),
+        &setup.cluster.client_authority,
+        true,
+        &[b"h2", b"http/1.1"],
+    )?;
     let port = setup.flags.kubelet_port;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
     let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
@@ -268,57 +283,17 @@ async fn serve(setup: &Setup, server: Server, stop: CancellationToken) -> Result
     }))
 }
 
-/// Names are answered on the gateway's address; the Service `kube-dns` leads there.
+/// Names are answered on the gateway's address; a control loop leads the Service `kube-dns` there.
 async fn start_dns(setup: &Setup, gateway: Ipv4Addr) -> Result<Dns> {
     let listen = vec![SocketAddr::from((gateway, DNS_PORT))];
     let config = dns::Config {
         upstreams: dns::upstreams(&PathBuf::from("/etc/resolv.conf"), &listen),
         listen,
-        domain: setup.cluster_domain.clone(),
+        domain: setup.cluster.cluster_domain.clone(),
     };
     let dns = Dns::start(config, setup.informers.clone()).await?;
-    let (client, address, name) = (setup.client.clone(), setup.cluster_dns, setup.name.clone());
-    tokio::spawn(async move {
-        while let Err(error) = publish_dns(client.as_ref(), address, gateway, &name).await {
-            warn!(
-                error = error.message,
-                "the Service kube-dns was not written; trying again"
-            );
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
-        info!(%address, "names are answered");
-    });
+    info!(listen = %SocketAddr::from((gateway, DNS_PORT)), "names are answered");
     Ok(dns)
-}
-
-async fn publish_dns(client: &dyn Client, address: IpAddr, gateway: Ipv4Addr, node: &str) -> Result<(), meta::Status> {
-    let labels =
-        json!({"k8s-app": DNS_SERVICE, "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS"});
-    let port = |name: &str, protocol: &str| json!({"name": name, "protocol": protocol, "port": DNS_PORT});
-    let ports = json!([port("dns", "UDP"), port("dns-tcp", "TCP")]);
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": DNS_SERVICE, "labels": labels},
-        "spec": {"clusterIP": address.to_string(), "ports": ports}});
-    match client.create_object(&SERVICES, SYSTEM, &service).await {
-        Err(e) if !e.is_already_exists() => return Err(e),
-        _ => {}
-    }
-    let slice_name = format!("{DNS_SERVICE}-{node}");
-    // Each node's pods ask their own node: the others' answers are the same, but further away.
-    let endpoints = json!([{"addresses": [gateway.to_string()], "nodeName": node, "hints": {"forNodes": [{"name": node}]},
-        "conditions": {"ready": true, "serving": true, "terminating": false}}]);
-    let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": slice_name, "labels": {"kubernetes.io/service-name": DNS_SERVICE,
-            "endpointslice.kubernetes.io/managed-by": "dns.allmend.io"}},
-        "ports": ports, "endpoints": endpoints});
-    match client.create_object(&ENDPOINT_SLICES, SYSTEM, &slice).await {
-        Err(e) if e.is_already_exists() => {
-            let patch = json!({"ports": ports, "endpoints": endpoints});
-            let slices = ENDPOINT_SLICES;
-            let patched = client.merge_patch(&slices, SYSTEM, &slice_name, "", &patch).await;
-            patched.map(|_| ())
-        }
-        other => other.map(|_| ()),
-    }
 }
 
 #[cfg(test)]

@@ -6,12 +6,28 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
+/// What a node calls, and the packages that bring it.
+const NODE_PROGRAMS: &[(&str, &str)] = &[
+    ("containerd", "containerd"),
+    ("runc", "runc"),
+    ("nft", "nftables"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
+];
+
+/// This machine can be a node; `otherwise` says what else one may do, such as `, or ...`.
+pub fn node(otherwise: &str) -> Result<()> {
+    root(otherwise)?;
+    kernel(otherwise)?;
+    programs(NODE_PROGRAMS, otherwise)
+}
+
 /// A node needs root: namespaces, mounts and cgroups are made.
-pub fn root() -> Result<()> {
+fn root(otherwise: &str) -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    bail!("a node needs root to make namespaces and mounts: run with sudo, or run only the API with --disable-agent");
+    bail!("a node needs root to make namespaces and mounts: run with sudo{otherwise}");
 }
 
 /// The data directory can be made and written.
@@ -29,7 +45,7 @@ pub fn data_dir(path: &Path) -> Result<()> {
 }
 
 /// Programs that the node calls are installed.
-pub fn programs(wanted: &[(&str, &str)]) -> Result<()> {
+fn programs(wanted: &[(&str, &str)], otherwise: &str) -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places: Vec<_> = std::env::split_paths(&path).collect();
     places.extend(["/usr/sbin", "/sbin", "/usr/bin"].map(Into::into));
@@ -44,7 +60,7 @@ pub fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     let mut packages: Vec<_> = missing.iter().map(|(_, k)| *k).collect();
     packages.dedup();
     bail!(
-        "the node needs {}, not found: apt-get install {}  (or run only the API with --disable-agent)",
+        "the node needs {}, not found: apt-get install {}{otherwise}",
         programs.join(", "),
         packages.join(" ")
     );
@@ -61,14 +77,14 @@ pub fn listen(address: IpAddr, port: u16) -> Result<TcpListener> {
 }
 
 /// The kernel has what the node needs.
-pub fn kernel() -> Result<()> {
+fn kernel(otherwise: &str) -> Result<()> {
     for (path, what) in [
         ("/proc/self/ns/net", "network namespaces (CONFIG_NET_NS)"),
         ("/proc/self/ns/user", "user namespaces (CONFIG_USER_NS)"),
         ("/sys/fs/cgroup", "cgroups mounted on /sys/fs/cgroup"),
     ] {
         if !Path::new(path).exists() {
-            bail!("the kernel lacks {what}: a node cannot run here; run only the API with --disable-agent");
+            bail!("the kernel lacks {what}: a node cannot run here{otherwise}");
         }
     }
     Ok(())

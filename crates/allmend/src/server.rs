@@ -10,31 +10,24 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use apiserver::{ApiServer, Config, User};
+use controllers::CertificateController;
+use reconcile::Controller;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::cli::ServerFlags;
+use crate::certifier::Keys;
+use crate::cli::{Component, ServerFlags};
+use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::credentials::{self, ServerCredentials, ServerPaths};
 use crate::{datastore, node, preflight};
-
-/// What a node calls, and the packages that bring it.
-const NODE_PROGRAMS: &[(&str, &str)] = &[
-    ("containerd", "containerd"),
-    ("runc", "runc"),
-    ("nft", "nftables"),
-    ("mkfs.ext4", "e2fsprogs"),
-    ("losetup", "mount"),
-];
 
 /// Runs until a signal asks to stop.
 pub fn run(flags: ServerFlags) -> Result<()> {
     preflight::data_dir(&flags.node.data_dir)?;
     if !flags.disable_agent {
-        preflight::root()?;
-        preflight::kernel()?;
-        preflight::programs(NODE_PROGRAMS)?;
+        preflight::node(", or run only the API with --disable-agent")?;
     }
     let listener = preflight::listen(flags.bind_address, flags.https_listen_port)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -51,7 +44,7 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     let node_ip = node_ip(flags.node.node_ip);
     let paths = ServerPaths::new(&flags.node.data_dir);
     let names = certificate_names(&flags, services.0, node_ip);
-    let credentials = credentials::open(&paths, names, flags.node.token.as_deref())?;
+    let credentials = credentials::open(&paths, names.clone(), flags.node.token.as_deref())?;
 
     let store = datastore::open(&flags.datastore, &paths).await?;
     let config = api_config(&flags, &credentials, services, SocketAddr::new(node_ip, port))?;
@@ -75,11 +68,15 @@ async fn serve(flags: ServerFlags, listener: std::net::TcpListener) -> Result<()
     let pods = netplan::Cidr::new(pods, prefix).context("--cluster-cidr")?;
     let root_ca = credentials.server_authority.certificate();
     let shared = flags.datastore.shared();
-    let control = Control::start(&api, root_ca, pods, &flags.disable, shared);
+    let cluster = cluster(&flags, &credentials, services)?;
+    let more = more_controllers(&cluster, &credentials, &api, names);
+    let control = Control::start(&api, root_ca, pods, &flags.disable, more, shared);
+    let published = cluster.publish(control.informers.client().as_ref()).await;
+    published.map_err(|e| anyhow::anyhow!("write the ConfigMap for nodes that join: {}", e.message))?;
     let node = if flags.disable_agent {
         None
     } else {
-        let setup = node_setup(&flags, &credentials, &paths, &api, &control, services, node_ip)?;
+        let setup = node_setup(&flags, &credentials, &paths, &api, &control, cluster, node_ip)?;
         Some(node::start(setup).await?)
     };
     info!(
@@ -106,35 +103,64 @@ fn node_setup(
     paths: &ServerPaths,
     api: &ApiServer,
     control: &Control,
-    service_cidr: (Ipv4Addr, u8),
+    cluster: Cluster,
     ip: IpAddr,
 ) -> Result<node::Setup> {
-    let own = rustix::system::uname().nodename().to_string_lossy().to_lowercase();
-    let name = flags.node.node_name.clone().unwrap_or(own);
-    let wrong = meta::names::dns1123_subdomain(&name);
-    if !wrong.is_empty() {
-        bail!(
-            "{name:?} cannot be the name of a node: {}; choose another with --node-name",
-            wrong.join("; ")
-        );
-    }
+    let name = node::name(&flags.node)?;
     let (serving, _) = credentials::node_certificates(credentials, &paths.tls(), &name, ip)?;
-    let tenth = Ipv4Addr::from(u32::from(service_cidr.0) + 10);
     Ok(node::Setup {
         flags: flags.node.clone(),
         disabled: flags.disable.clone(),
         client: api.client(User::master(&format!("system:node:{name}"))),
         informers: control.informers.clone(),
-        cluster_cidr: parse_cidr(&flags.cluster_cidr).context("--cluster-cidr")?,
-        service_cidr,
-        cluster_dns: flags.cluster_dns.unwrap_or(IpAddr::V4(tenth)),
-        cluster_domain: flags.cluster_domain.clone(),
-        serving,
-        client_authority: credentials.client_authority.certificate().to_owned(),
+        cluster,
+        serving: pki::ServerIdentity::new(&serving)?,
         labels: [("node-role.kubernetes.io/control-plane".to_owned(), "true".to_owned())].into(),
         name,
         ip,
     })
+}
+
+fn cluster(flags: &ServerFlags, credentials: &ServerCredentials, service_cidr: (Ipv4Addr, u8)) -> Result<Cluster> {
+    let tenth = Ipv4Addr::from(u32::from(service_cidr.0) + 10);
+    Ok(Cluster {
+        cluster_cidr: parse_cidr(&flags.cluster_cidr).context("--cluster-cidr")?,
+        service_cidr,
+        cluster_dns: flags.cluster_dns.unwrap_or(IpAddr::V4(tenth)),
+        cluster_domain: flags.cluster_domain.clone(),
+        dns: !flags.disable.contains(&Component::Dns),
+        client_authority: credentials.client_authority.certificate().to_owned(),
+    })
+}
+
+/// The control loops that need more than the API.
+fn more_controllers(
+    cluster: &Cluster,
+    credentials: &ServerCredentials,
+    api: &ApiServer,
+    names: Vec<String>,
+) -> Vec<Arc<dyn Controller>> {
+    let certifier = Arc::new(Keys {
+        servers: credentials.server_authority.clone(),
+        clients: credentials.client_authority.clone(),
+        reserved: names.into_iter().collect(),
+        core: api.core().clone(),
+    });
+    let mut more: Vec<Arc<dyn Controller>> = vec![Arc::new(CertificateController { certifier })];
+    if cluster.dns {
+        let address = cluster.cluster_dns;
+        more.push(Arc::new(controllers::ClusterDns { address }));
+    }
+    more
+}
+
+/// Whom the secret stands for with which machines join: it may ask for a node's certificate.
+fn bootstrapper() -> User {
+    let groups = [
+        "system:bootstrappers",
+        "system:bootstrappers:allmend:default-node-token",
+    ];
+    User::new("system:bootstrap:allmend", &groups)
 }
 
 fn api_config(
@@ -153,6 +179,7 @@ fn api_config(
         node_ports: parse_range(&flags.service_node_port_range).context("--service-node-port-range")?,
         audience: issuer.clone(),
         issuer,
+        tokens: vec![(credentials.join_secret.clone(), bootstrapper())],
         signer: Some(credentials.signing.clone()),
         node_tls: Some(Arc::new(node_tls)),
         advertise: Some(advertise),
@@ -187,7 +214,7 @@ fn certificate_names(flags: &ServerFlags, services: Ipv4Addr, node_ip: IpAddr) -
 }
 
 /// The address by which others reach this machine: given, or that of the default route.
-fn node_ip(given: Option<IpAddr>) -> IpAddr {
+pub fn node_ip(given: Option<IpAddr>) -> IpAddr {
     if let Some(ip) = given {
         return ip;
     }
@@ -249,7 +276,8 @@ fn replace_file(path: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
-async fn asked_to_stop() -> Result<()> {
+/// Waits for SIGTERM or SIGINT.
+pub async fn asked_to_stop() -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
     tokio::select! {
@@ -259,7 +287,8 @@ async fn asked_to_stop() -> Result<()> {
     Ok(())
 }
 
-fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8)> {
+/// Reads an IPv4 range.
+pub fn parse_cidr(text: &str) -> Result<(Ipv4Addr, u8)> {
     let parsed = text
         .split_once('/')
         .and_then(|(a, p)| Some((a.parse().ok()?, p.parse().ok()?)));

@@ -254,6 +254,19 @@ pub fn certificate_life(certificate_pem: &str) -> Option<(i64, i64)> {
     Some((validity.not_before.timestamp(), validity.not_after.timestamp()))
 }
 
+/// Common name, DNS names and addresses of the first certificate of a PEM text.
+pub fn certificate_names(certificate_pem: &str) -> Option<(String, Vec<String>)> {
+    let (_, pem) = x509_parser::pem::parse_x509_pem(certificate_pem.as_bytes()).ok()?;
+    let certificate = pem.parse_x509().ok()?;
+    let subject = certificate.subject();
+    let common_name = subject.iter_common_name().find_map(|a| a.as_str().ok())?.to_owned();
+    let extension = certificate.subject_alternative_name().ok()?;
+    let names = extension
+        .map(|e| crate::request::names(&e.value.general_names))
+        .unwrap_or_default();
+    Some((common_name, names))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

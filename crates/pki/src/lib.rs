@@ -12,12 +12,15 @@ mod request;
 mod tls;
 mod token;
 
-pub use ca::{Authority, CertSpec, KeyPairPem, Usage, certificate_life};
+pub use ca::{Authority, CertSpec, KeyPairPem, Usage, certificate_life, certificate_names};
 pub use files::write_private;
 pub use jwt::{JwtError, SigningKeys};
 pub use kubeconfig::kubeconfig;
 pub use request::{KeyPurpose, Request, new_request, read_request, renew_request};
-pub use tls::{ClientIdentity, ServerIdentity, client_config, client_config_with, peer_identity, server_config};
+pub use tls::{
+    ClientIdentity, ServerIdentity, client_config, client_config_at_first_sight, client_config_with, peer_identity,
+    server_config,
+};
 pub use token::{JoinToken, random_token};
 
 use std::path::PathBuf;

@@ -121,6 +121,16 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
 }
 
+/// DNS names and addresses as text.
+pub(crate) fn names(all: &[GeneralName<'_>]) -> Vec<String> {
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|a| a.to_string()),
+        _ => None,
+    };
+    all.iter().filter_map(text).collect()
+}
+
 fn request_der(pem: &str) -> Result<Vec<u8>, PkiError> {
     let (_, block) =
         x509_parser::pem::parse_x509_pem(pem.as_bytes()).map_err(|e| PkiError::Request(format!("is no PEM: {e}")))?;
@@ -299,6 +309,9 @@ mod tests {
         let names = certificate.subject_alternative_name().unwrap().unwrap();
         assert_eq!(names.value.general_names[0], GeneralName::DNSName("n1"));
         assert!(certificate.validity().is_valid());
+        let (name, names) = crate::certificate_names(&signed).unwrap();
+        assert_eq!(name, "system:node:n1");
+        assert_eq!(names, ["n1", "10.0.0.7", "fd00::7"]);
     }
 
     #[test]

@@ -3,27 +3,34 @@
 use std::sync::{Arc, RwLock};
 
 use rustls::client::ResolvesClientCert;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 use crate::{KeyPairPem, PkiError};
 
 /// A server's certificate that can be replaced while it serves.
 #[derive(Debug)]
-pub struct ServerIdentity(RwLock<Arc<CertifiedKey>>);
+pub struct ServerIdentity(RwLock<Option<Arc<CertifiedKey>>>);
 
 impl ServerIdentity {
     /// Starts with a certificate and its key.
     pub fn new(pair: &KeyPairPem) -> Result<Arc<Self>, PkiError> {
-        Ok(Arc::new(ServerIdentity(RwLock::new(Arc::new(certified(pair)?)))))
+        Ok(Arc::new(ServerIdentity(RwLock::new(Some(Arc::new(certified(pair)?))))))
+    }
+
+    /// Starts with none: handshakes fail until there is one.
+    pub fn none() -> Arc<Self> {
+        Arc::new(ServerIdentity(RwLock::new(None)))
     }
 
     /// Shows another certificate from the next handshake on.
     pub fn replace(&self, pair: &KeyPairPem) -> Result<(), PkiError> {
-        let key = Arc::new(certified(pair)?);
+        let key = Some(Arc::new(certified(pair)?));
         *self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner) = key;
         Ok(())
     }
@@ -31,7 +38,7 @@ impl ServerIdentity {
 
 impl ResolvesServerCert for ServerIdentity {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone())
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 }
 
@@ -105,6 +112,55 @@ pub fn client_config(authority_pem: &str, user: Option<&KeyPairPem>) -> Result<C
         Some(pair) => builder.with_client_auth_cert(chain(&pair.certificate)?, private_key(&pair.key)?)?,
         None => builder.with_no_client_auth(),
     })
+}
+
+/// Settings of a client that believes every server. Only for fetching the authority's certificate,
+/// which is then compared with what a token says; no credential may be sent this way.
+pub fn client_config_at_first_sight() -> Result<ClientConfig, PkiError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Arc::new(FirstSight(provider.clone()));
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    Ok(builder.with_no_client_auth())
+}
+
+/// Believes every certificate, but checks that the server has its key.
+#[derive(Debug)]
+struct FirstSight(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for FirstSight {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }
 
 /// Common name and organisations of a verified client certificate: user and groups.

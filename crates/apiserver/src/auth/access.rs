@@ -90,6 +90,18 @@ impl Core {
         self.rbac.decide(self, user, access)
     }
 
+    /// Whether a user may do something to a resource of the cluster, whatever its name.
+    pub fn allows(&self, user: &User, verb: &str, group: &str, resource: &str, subresource: &str) -> bool {
+        let access = Access {
+            verb,
+            group,
+            resource,
+            subresource,
+            ..Access::default()
+        };
+        self.decide(user, &access).allows()
+    }
+
     /// Refuses what nobody allowed.
     pub fn authorise(&self, user: &User, access: &Access<'_>) -> Result<(), Status> {
         match self.decide(user, access) {

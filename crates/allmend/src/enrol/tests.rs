@@ -1,0 +1,1 @@
+//! Joining, against a real API server in this process.
