@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::core::Core;
 use crate::resource::Catalog;
 use crate::server::Body;
-use crate::server::discovery_tools::{Admitted, accept, gzip, header, json_answer, wants_gzip};
+use crate::server::discovery_tools::{Admitted, accept, answer, gzip, header, json_answer, wants_gzip};
 use crate::subresources::machines;
 
 /// How long a built document is kept without being asked for.
@@ -71,8 +71,8 @@ impl Discovery {
             )),
             ["apis"] => {
                 let groups: Vec<Value> = group_names(catalog).iter().map(|g| group(catalog, g)).collect();
-                Ok(json_answer(
-                    200,
+                Ok(answer(
+                    admitted,
                     &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}),
                 ))
             }
@@ -80,13 +80,13 @@ impl Discovery {
                 let mut group = group(catalog, g);
                 group["kind"] = "APIGroup".into();
                 group["apiVersion"] = "v1".into();
-                Ok(json_answer(200, &group))
+                Ok(answer(admitted, &group))
             }
             ["apis", g @ "subresources.kubevirt.io", v] if machines::VERSIONS.contains(v) => {
-                Ok(json_answer(200, &machine_parts(g, v)))
+                Ok(answer(admitted, &machine_parts(g, v)))
             }
-            ["api", version] => resources(catalog, "", version),
-            ["apis", g, version] => resources(catalog, g, version),
+            ["api", version] => Ok(answer(admitted, &resources(catalog, "", version)?)),
+            ["apis", g, version] => Ok(answer(admitted, &resources(catalog, g, version)?)),
             ["openapi", "v2"] => self.openapi_v2(core, admitted),
             ["openapi", "v3"] => {
                 let index = self.v3_index(core);
@@ -284,7 +284,7 @@ fn group(catalog: &Catalog, name: &str) -> Value {
     json!({"name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
-fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Response<Body>, Status> {
+fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value, Status> {
     let mut list = Vec::new();
     for kind in &kinds_of(catalog, group, version) {
         let mut entry = json!({
@@ -316,10 +316,7 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Response<B
         return Err(Status::no_such_path());
     }
     let gv = meta::Gvr::named(group, version, "").api_version();
-    Ok(json_answer(
-        200,
-        &json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}),
-    ))
+    Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}))
 }
 
 /// KubeVirt's group of subresources has no kinds of its own.

@@ -195,8 +195,11 @@ impl Accepted {
             }
         };
         for clause in clauses(accept) {
-            for media in Media::ALL.into_iter().filter(|m| offer.has(*m) && clause.takes(*m)) {
-                if let Some(form) = clause.form(include, media, offer.stream) {
+            for media in Media::ALL.into_iter().filter(|m| clause.takes(*m)) {
+                let form = clause.form(include, media, offer.stream);
+                // Metadata has a message, whatever it is the metadata of.
+                let form = form.filter(|f| offer.has(media) || (media == Media::Protobuf && *f == Form::Metadata));
+                if let Some(form) = form {
                     return Ok(Accepted { form, media });
                 }
             }
@@ -244,6 +247,7 @@ mod tests {
         );
         let informer = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
         assert_eq!(choose(informer, true, false), Ok((Form::Metadata, Media::Protobuf)));
+        assert_eq!(choose(informer, false, true), Ok((Form::Metadata, Media::Protobuf)));
         assert_eq!(
             choose("application/vnd.kubernetes.protobuf,application/json", false, true),
             plain(Media::Json)

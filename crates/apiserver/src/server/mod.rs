@@ -26,6 +26,11 @@ pub(crate) mod discovery_tools {
     pub(crate) use super::dispatch::{Admitted, header};
     pub(crate) use super::health::accept;
     pub(crate) use super::respond::json as json_answer;
+
+    /// A document in the media type that the client accepts, else in JSON.
+    pub(crate) fn answer(admitted: &Admitted, value: &serde_json::Value) -> http::Response<super::Body> {
+        super::respond::value(200, super::accept::Media::for_errors(accept(admitted)), value)
+    }
 }
 
 use std::net::SocketAddr;

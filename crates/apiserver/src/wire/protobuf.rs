@@ -13,7 +13,7 @@ use super::encode::MAGIC;
 use super::table::{Count, Field, Special, Type, table};
 
 /// Deepest nesting taken.
-const DEPTH: usize = 64;
+const DEPTH: usize = 128;
 
 fn bad(why: &str) -> Status {
     Status::bad_request(format!("the body is not valid Kubernetes protobuf: {why}"))

@@ -261,6 +261,49 @@ fn all_generated() -> Vec<(&'static str, &'static str, Through)> {
     }
 }
 
+#[test]
+fn nesting_is_bounded_both_ways() {
+    let deep = |levels: usize| {
+        let inner = (0..levels).fold(json!({"type": "object"}), |inner, _| json!({"not": inner}));
+        json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "spec": {"group": "g", "scope": "Cluster", "names": {"plural": "p", "kind": "K"},
+                "versions": [{"name": "v", "served": true, "storage": true, "schema": {"openAPIV3Schema": inner}}]},
+            "metadata": {}, "status": {"acceptedNames": {"plural": "p", "kind": "K"}}})
+    };
+    let object = deep(110);
+    assert_eq!(protobuf::decode(&to_protobuf(&object)).unwrap(), object);
+    let message = table()
+        .of_kind("apiextensions.k8s.io/v1", "CustomResourceDefinition")
+        .unwrap();
+    let text = deep(110)
+        .to_string()
+        .replacen("{\"type\":", &format!("{}{{\"type\":", "{\"not\":".repeat(100_000)), 1);
+    assert!(encode::message(&mut Vec::new(), message, text.as_bytes(), None).is_err());
+    assert!(cbor::document(&mut Vec::new(), text.as_bytes()).is_err());
+    // `not` is field 28: a message in itself, without end.
+    let mut endless = Vec::new();
+    for _ in 0..200 {
+        let mut outer = Vec::new();
+        super::write::text(&mut outer, 28, &endless);
+        endless = outer;
+    }
+    for (number, _) in [(1, "openAPIV3Schema"), (4, "schema"), (7, "versions"), (2, "spec")] {
+        let mut outer = Vec::new();
+        super::write::text(&mut outer, number, &endless);
+        endless = outer;
+    }
+    let mut body = Vec::new();
+    encode::envelope(
+        &mut body,
+        "apiextensions.k8s.io/v1",
+        "CustomResourceDefinition",
+        endless.len(),
+    );
+    body.extend_from_slice(&endless);
+    assert!(protobuf::decode(&body).unwrap_err().message.contains("nested too deep"));
+    assert!(uncbor::decode(&[0x81; 100_000]).is_err());
+}
+
 /// What a schema names, a message has a field for.
 fn check(schema: &Schema, message: usize, path: &str, depth: usize, missing: &mut Vec<String>) {
     let Shape::Object { fields, .. } = &schema.shape else {

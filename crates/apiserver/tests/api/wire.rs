@@ -332,6 +332,20 @@ async fn large_lists_say_their_length_and_are_compressed() {
 }
 
 #[tokio::test]
+async fn discovery_is_answered_in_protobuf_too() {
+    let f = start().await;
+    let answer = get(&f, "/apis/apps/v1", PROTOBUF).await;
+    assert_eq!(kind_of(&answer), PROTOBUF);
+    let (what, list): (_, pbmeta::APIResourceList) = unwrap(&answer.body);
+    assert_eq!((what.as_str(), list.group_version()), ("v1/APIResourceList", "apps/v1"));
+    let found = list.resources.iter().find(|r| r.name() == "deployments").unwrap();
+    assert!(found.verbs.as_ref().unwrap().items.contains(&"watch".to_owned()) && found.namespaced());
+    let (_, groups): (_, pbmeta::APIGroupList) = unwrap(&get(&f, "/apis", PROTOBUF).await.body);
+    assert!(groups.groups.iter().any(|g| g.name() == "apps"));
+    assert_eq!(kind_of(&get(&f, "/version", PROTOBUF).await), "application/json");
+}
+
+#[tokio::test]
 async fn openapi_is_answered_in_the_messages_of_older_clients() {
     let f = start().await;
     let accept = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
