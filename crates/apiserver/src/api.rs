@@ -50,6 +50,8 @@ impl ApiServer {
     pub async fn open_with(config: Config, store: Arc<dyn store::Store>, catalog: Catalog) -> Result<Self, OpenError> {
         let core = Core::open(config, store, catalog).await?;
         core.bootstrap().await?;
+        core.restore_definitions().await;
+        tokio::spawn(core.clone().follow_definitions());
         let frontend = Frontend::new(core.clone());
         let server = ApiServer { core, frontend };
         server.keep_house();

@@ -11,6 +11,7 @@ mod auth;
 mod cache;
 mod config;
 mod core;
+mod custom;
 mod discovery;
 mod identity;
 mod inprocess;

@@ -1,5 +1,7 @@
 //! The server as its clients see it: over HTTPS, and in process.
 
+#[path = "api/custom.rs"]
+mod custom;
 #[path = "api/fixture.rs"]
 mod fixture;
 #[path = "api/hostile.rs"]

@@ -231,6 +231,11 @@ fn mark(target: Target<'_>, before: &Value, request: &DeleteRequest, now: Timest
         None => (has(&finalizers, ORPHAN), has(&finalizers, FOREGROUND)),
     };
     finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
+    let own = target.resource.kind.strategy().delete_finalizers();
+    let own = own.iter().filter(|f| !finalizers.iter().any(|x| x == *f));
+    if meta_str(before, "deletionTimestamp").is_empty() {
+        finalizers.extend(own.map(|&f| f.to_owned()).collect::<Vec<_>>());
+    }
     if orphan {
         finalizers.push(ORPHAN.into());
     }

@@ -201,12 +201,17 @@ pub(crate) fn validate(resource: &Resource, value: &Value, errors: &mut ErrorLis
         }
     }
     validate_maps(value, &path, errors);
+    // Upstream asks this of the kinds that its own servers have, not of those that extend the API.
+    let strict = !resource.kind.custom && resource.kind.group != "apiextensions.k8s.io";
     for (i, finalizer) in meta_list(value, "finalizers").iter().enumerate() {
         let at = path.child("finalizers").index(i);
         for problem in names::qualified_name(finalizer) {
             errors.invalid(&at, quoted(finalizer), problem);
         }
-        if !finalizer.contains('/') && !matches!(finalizer.as_str(), "orphan" | "foregroundDeletion" | "kubernetes") {
+        if strict
+            && !finalizer.contains('/')
+            && !matches!(finalizer.as_str(), "orphan" | "foregroundDeletion" | "kubernetes")
+        {
             errors.invalid(
                 &at,
                 quoted(finalizer),

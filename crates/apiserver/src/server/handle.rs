@@ -205,7 +205,14 @@ impl Frontend {
                 self.object(200, accepted, target, &object)?
             }
             "patch" => {
-                let object = self.core.patch(&call, target, intake::patch(&headers, &body)?).await?;
+                let object = self
+                    .core
+                    .patch(
+                        &call,
+                        target,
+                        intake::patch(&headers, &body, target.resource.kind.custom)?,
+                    )
+                    .await?;
                 self.object(if existed { 200 } else { 201 }, accepted, target, &object)?
             }
             "delete" => {
@@ -278,7 +285,11 @@ impl Frontend {
             }
             "patch" => {
                 self.core
-                    .patch_scale(&call, target, intake::patch(&headers, &body)?)
+                    .patch_scale(
+                        &call,
+                        target,
+                        intake::patch(&headers, &body, target.resource.kind.custom)?,
+                    )
                     .await?
             }
             _ => return Err(not_allowed(target.resource, verb)),

@@ -94,15 +94,23 @@ pub(crate) fn object(headers: &HeaderMap, body: &[u8]) -> Result<Input, Status> 
     }
 }
 
-/// Decodes the body of PATCH.
-pub(crate) fn patch(headers: &HeaderMap, body: &[u8]) -> Result<PatchRequest, Status> {
+/// Decodes the body of PATCH. Custom resources take no strategic merge patch: their schema says
+/// nothing of merge keys.
+pub(crate) fn patch(headers: &HeaderMap, body: &[u8], custom: bool) -> Result<PatchRequest, Status> {
     check_encoding(headers)?;
     let media = media_type(headers);
     let form = match media {
         "application/json-patch+json" => PatchType::Json,
         "application/merge-patch+json" => PatchType::Merge,
-        "application/strategic-merge-patch+json" => PatchType::Strategic,
+        "application/strategic-merge-patch+json" if !custom => PatchType::Strategic,
         "application/apply-patch+yaml" | "application/apply-patch+cbor" => PatchType::Apply,
+        other if custom => {
+            return Err(unsupported(
+                other,
+                "application/json-patch+json, application/merge-patch+json, \
+                 application/apply-patch+yaml, application/apply-patch+cbor",
+            ));
+        }
         other => {
             return Err(unsupported(
                 other,

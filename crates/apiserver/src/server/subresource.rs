@@ -67,7 +67,7 @@ impl Frontend {
             "patch" => {
                 let object = self
                     .core
-                    .patch_subresource(&call, target, intake::patch(&headers, &body)?)
+                    .patch_subresource(&call, target, intake::patch(&headers, &body, false)?)
                     .await?;
                 self.object(200, accepted, target, &object)?
             }
