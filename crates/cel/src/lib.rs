@@ -1,12 +1,53 @@
 //! The Common Expression Language as Kubernetes uses it.
 #![warn(missing_docs)]
 
+mod activation;
 pub mod ast;
+mod authorizer;
+mod builtin;
+mod check;
+mod convert;
+mod cost;
+mod decls;
+mod env;
 mod error;
+mod escape;
+mod eval;
+mod format;
+mod formats;
+mod kube;
 mod lexer;
+mod lists;
 mod literal;
 mod macros;
+mod meter;
+mod ops;
 mod parser;
+mod plan;
+mod program;
+mod regexp;
+mod schema;
+mod semver;
+mod strings;
+mod table;
+mod time;
+pub mod types;
+mod unify;
+mod url;
+mod value;
 
+pub use activation::Activation;
+pub use authorizer::{Authorizer, Decision, Question, ResourceCheck, Subject};
+pub use env::{Env, Extension};
 pub use error::{CompileError, ErrorKind, EvalError, describe};
+pub use escape::{escape, unescape};
+pub use formats::Format;
+pub use meter::{Budget, PER_CALL_LIMIT, PER_REQUEST_LIMIT};
 pub use parser::{MAX_DEPTH, MAX_SOURCE, Parsed};
+pub use program::Program;
+pub use schema::from_schema;
+pub use semver::Version;
+pub use time::Timestamp;
+pub use types::{Decl, Type};
+pub use url::Url;
+pub use value::{Fields, List, Map, Opaque, OwnedList, OwnedMap, Text, Value};
