@@ -3,6 +3,7 @@
 //! Must not use any crate of the product but `testkit`.
 
 mod api;
+mod cluster;
 mod controllers;
 mod machines;
 mod mishaps;

@@ -13,6 +13,8 @@ use serde_json::Value;
 pub struct Kubectl {
     program: PathBuf,
     kubeconfig: PathBuf,
+    /// The network namespace in which it runs; that of the test without.
+    namespace: Option<String>,
 }
 
 /// How a command ended.
@@ -32,12 +34,26 @@ impl Kubectl {
         Kubectl {
             program: std::env::var_os("KUBECTL").map_or_else(|| "kubectl".into(), PathBuf::from),
             kubeconfig: kubeconfig.to_owned(),
+            namespace: None,
         }
+    }
+
+    /// The same, in a named network namespace.
+    pub fn inside(mut self, namespace: &str) -> Self {
+        self.namespace = Some(namespace.to_owned());
+        self
     }
 
     /// The command, to be run by the caller.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.namespace {
+            None => Command::new(&self.program),
+            Some(namespace) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{namespace}")).arg(&self.program);
+                command
+            }
+        };
         command.env("KUBECONFIG", &self.kubeconfig);
         // Discovery is cached by server address, which tests use again. Before the verb: what
         // comes after may belong to a command in a container.

@@ -4,10 +4,13 @@
 //! Must not reach into the product: everything goes through the binary's flags
 //! and the Kubernetes API, as a user would.
 
+mod hosts;
 mod kubectl;
 mod server;
 
+pub use hosts::{Host, Hosts};
 pub use kubectl::{Kubectl, Ran};
+pub use rustix::process::Signal;
 pub use server::{Server, ServerOptions};
 
 use std::time::{Duration, Instant};

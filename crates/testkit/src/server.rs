@@ -312,7 +312,7 @@ fn printed(program: &str, arguments: &[&str]) -> Result<String> {
 }
 
 /// Waits until no other test has a node.
-fn turn() -> Result<File> {
+pub(crate) fn turn() -> Result<File> {
     let path = std::env::temp_dir().join("allmend-test-node.lock");
     let file = File::create(&path).with_context(|| format!("make {}", path.display()))?;
     file.lock().with_context(|| format!("lock {}", path.display()))?;
@@ -324,7 +324,7 @@ fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
-fn tail(path: &Path) -> String {
+pub(crate) fn tail(path: &Path) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")
