@@ -226,6 +226,25 @@ pub(crate) fn cidr(value: &str, path: &Path, errors: &mut ErrorList) -> Option<(
     parsed
 }
 
+/// The first address of a network.
+pub(crate) fn network(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
+}
+
+/// Whether an address lies in a network.
+pub(crate) fn contains((address, bits): (IpAddr, u8), inner: IpAddr) -> bool {
+    address.is_ipv4() == inner.is_ipv4() && network(address, bits) == network(inner, bits)
+}
+
 /// A quantity as a client may write it: a text or a number.
 pub(crate) fn quantity(value: &Value) -> Option<Quantity> {
     match value {

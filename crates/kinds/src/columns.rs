@@ -86,3 +86,13 @@ pub(crate) fn containers(pod_spec: Option<&Value>) -> (String, String) {
     };
     (field("name"), field("image"))
 }
+
+/// Up to three of a list, and how many more there are; `none` when there is nothing.
+pub(crate) fn some_of(all: Vec<String>, none: &str) -> String {
+    const SHOWN: usize = 3;
+    match all.len() {
+        0 => none.to_owned(),
+        1..=SHOWN => all.join(","),
+        n => format!("{} + {} more...", all[..SHOWN].join(","), n - SHOWN),
+    }
+}

@@ -18,6 +18,7 @@ mod facts;
 mod flow;
 mod kind;
 mod kubevirt;
+mod networking;
 mod plain;
 mod pods;
 mod rbac;
@@ -43,6 +44,7 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(admission::kinds());
         out.extend(extensions::kinds());
         out.extend(flow::kinds());
+        out.extend(networking::kinds());
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
         out.extend(crd::kinds());

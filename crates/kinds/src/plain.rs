@@ -114,94 +114,9 @@ pub(crate) const fn names(
 
 /// The kinds of this file.
 pub(crate) fn kinds() -> Vec<Declared> {
-    let mut out = networking();
-    out.extend(storage());
+    let mut out = storage();
     out.extend(others());
     out
-}
-
-fn networking() -> Vec<Declared> {
-    use api::{discovery, networking};
-    vec![
-        names(
-            "discovery.k8s.io",
-            "v1",
-            "EndpointSlice",
-            "endpointslices",
-            "endpointslice",
-            &[],
-        )
-        .with(
-            typed::<discovery::v1::EndpointSlice>,
-            const {
-                &[
-                    column("AddressType", "string"),
-                    column("Ports", "string"),
-                    column("Endpoints", "string"),
-                    AGE,
-                ]
-            },
-            &EndpointSlice,
-        ),
-        Declared {
-            subresources: STATUS,
-            ..names("networking.k8s.io", "v1", "Ingress", "ingresses", "ingress", &["ing"]).with(
-                typed::<networking::v1::Ingress>,
-                const { &[column("Class", "string"), AGE] },
-                &Row(&["/spec/ingressClassName"]),
-            )
-        },
-        Declared {
-            scope: Scope::Cluster,
-            ..names(
-                "networking.k8s.io",
-                "v1",
-                "IngressClass",
-                "ingressclasses",
-                "ingressclass",
-                &[],
-            )
-            .with(
-                typed::<networking::v1::IngressClass>,
-                const { &[column("Controller", "string"), AGE] },
-                &Row(&["/spec/controller"]),
-            )
-        },
-        names(
-            "networking.k8s.io",
-            "v1",
-            "NetworkPolicy",
-            "networkpolicies",
-            "networkpolicy",
-            &["netpol"],
-        )
-        .with(typed::<networking::v1::NetworkPolicy>, const { &[AGE] }, &AGE_ONLY),
-    ]
-}
-
-struct EndpointSlice;
-
-impl Strategy for EndpointSlice {
-    fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
-        let list = |field: &str| object.get(field).and_then(Value::as_array).into_iter().flatten();
-        let shown = |all: Vec<String>| match all.len() {
-            0 => "<unset>".to_owned(),
-            1..=3 => all.join(","),
-            n => format!("{} + {} more...", all[..3].join(","), n - 3),
-        };
-        let ports = list("ports")
-            .filter_map(|p| p["port"].as_i64().map(|n| n.to_string()))
-            .collect();
-        let endpoints = list("endpoints")
-            .filter_map(|e| e["addresses"][0].as_str().map(str::to_owned))
-            .collect();
-        vec![
-            text_or_none(object, "/addressType"),
-            shown(ports).into(),
-            shown(endpoints).into(),
-            age(object, now),
-        ]
-    }
 }
 
 fn storage() -> Vec<Declared> {

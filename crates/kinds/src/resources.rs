@@ -64,3 +64,5 @@ pub const AUTOSCALERS: Gvr = Gvr::of("autoscaling", "v2", "horizontalpodautoscal
 pub const MACHINES: Gvr = Gvr::of("kubevirt.io", "v1", "virtualmachines");
 /// `virtualmachineinstances.kubevirt.io`.
 pub const MACHINE_INSTANCES: Gvr = Gvr::of("kubevirt.io", "v1", "virtualmachineinstances");
+/// CustomResourceDefinitions.
+pub const DEFINITIONS: Gvr = Gvr::of("apiextensions.k8s.io", "v1", "customresourcedefinitions");
