@@ -3,11 +3,7 @@
 //!
 //! `cargo run --profile fast -p apiserver --example wire`
 
-#[expect(
-    dead_code,
-    unused_imports,
-    reason = "the server's own modules, of which this uses a part"
-)]
+#[expect(dead_code, reason = "the server's own modules, of which this uses a part")]
 #[path = "../src/wire/mod.rs"]
 mod wire;
 

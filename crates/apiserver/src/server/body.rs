@@ -139,20 +139,23 @@ impl ListBody {
             let step = STEP.min(self.left);
             let kind = self.writer.kind();
             let (items, more) = select(&self.snapshot, kind, &self.selection, &self.after, step);
-            for (_, item) in &items {
+            let mut rest = items.into_iter();
+            // Objects may be large: so many as fill a part, and not all that were taken.
+            for (key, item) in rest.by_ref() {
                 if let Err(error) = self.writer.item(&mut out, &item.object, self.first) {
                     // Measured or parsed before, so there is none. Cut off, it is not taken for whole.
-                    tracing::error!(%error, key = item.object.key(), "an object could not be written");
+                    tracing::error!(%error, %key, "an object could not be written");
                     self.done = true;
                     return Some(out.into());
                 }
                 self.first = false;
+                self.left -= 1;
+                self.after = key;
+                if out.len() >= CHUNK {
+                    break;
+                }
             }
-            self.left -= items.len();
-            if let Some((last, _)) = items.last() {
-                self.after = last.clone();
-            }
-            if !more || self.left == 0 {
+            if rest.len() == 0 && (!more || self.left == 0) {
                 out.extend_from_slice(self.writer.list_tail());
                 self.done = true;
                 self.snapshot = Snapshot::new();
@@ -304,5 +307,64 @@ impl WatchBody {
             }
         }
         self.ended |= over;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meta::Object;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cache::Item;
+    use crate::server::accept::Accepted;
+    use crate::server::form::Form;
+
+    #[tokio::test]
+    async fn a_list_is_never_in_memory_at_once() {
+        let text = "v".repeat(1000);
+        let item = |n: usize| {
+            let name = format!("m{n:04}");
+            let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"k": text},
+                "metadata": {"name": name, "namespace": "d", "resourceVersion": n.to_string()}});
+            (
+                Arc::from(format!("d/{name}")),
+                Item::new(Object::from_value(value).unwrap()),
+            )
+        };
+        let snapshot = Snapshot::new().insert_many((1..=2000).map(item));
+        let kind = kinds::by_resource("", "configmaps").unwrap();
+        for (media, form) in [
+            (Media::Json, Form::Plain),
+            (Media::Protobuf, Form::Plain),
+            (Media::Protobuf, Form::Metadata),
+            (Media::Cbor, Form::Plain),
+        ] {
+            let listed = Listed {
+                snapshot: snapshot.clone(),
+                after: String::new(),
+                limit: usize::MAX,
+                revision: 7,
+                continue_token: String::new(),
+                remaining: None,
+            };
+            let writer = Writer::new(kind.clone(), Accepted { form, media });
+            let mut list = ListBody::new(writer, Selection::default(), listed).await.unwrap();
+            let (mut parts, mut size) = (0, 0);
+            while let Some(part) = list.next_chunk() {
+                assert!(part.len() < CHUNK + 4096, "{media:?}: {} bytes at once", part.len());
+                (parts, size) = (parts + 1, size + part.len());
+            }
+            // Two megabytes, or some of metadata.
+            let least = if form == Form::Plain {
+                (20, 2_000_000)
+            } else {
+                (1, 20_000)
+            };
+            assert!(
+                parts >= least.0 && size >= least.1,
+                "{media:?}: {size} bytes in {parts} parts"
+            );
+        }
     }
 }

@@ -12,9 +12,12 @@ const SLOTS: usize = 256;
 /// Bytes of one at most: larger ones are rare, and a copy of them is no small part of their cost.
 const LARGEST: usize = 16 << 10;
 
+/// An object and its bytes.
+type Slot = Option<(Weak<Object>, Bytes)>;
+
 /// What was written lately.
 pub struct Recent {
-    slots: Mutex<Box<[Option<(Weak<Object>, Bytes)>]>>,
+    slots: Mutex<Box<[Slot]>>,
 }
 
 impl Default for Recent {

@@ -107,7 +107,7 @@ async fn writes_are_taken_and_answered_in_protobuf() {
             ..pbmeta::ObjectMeta::default()
         }),
         data: [("k".to_owned(), "v".to_owned())].into(),
-        binary_data: [("b".to_owned(), vec![0, 1, 2].into())].into(),
+        binary_data: [("b".to_owned(), vec![0, 1, 2])].into(),
         ..core::ConfigMap::default()
     };
     let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
