@@ -8,7 +8,6 @@ use apiserver::{ApiServer, User};
 use client::Client;
 use driver::{Driver, Recorder};
 use informer::Informers;
-use meta::Gvr;
 use reconcile::Controller;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +97,7 @@ impl Loops {
             tasks.spawn(driver::run(driver.clone(), controller, stop.clone()));
         }
         tasks.spawn(watch_nodes(driver.clone(), stop.clone()));
-        tasks.spawn(driver::collect(driver.clone(), collectable(), stop.clone()));
+        tasks.spawn(driver::of_all_kinds(driver.clone(), stop.clone()));
         tasks.spawn(driver::schedule(driver, stop));
         while tasks.join_next().await.is_some() {}
     }
@@ -111,15 +110,4 @@ async fn watch_nodes(driver: Driver, stop: CancellationToken) {
         () = stop.cancelled() => return,
     }
     driver::run(driver, Arc::new(controllers::NodeController), stop).await;
-}
-
-/// The resources that may own or be owned.
-fn collectable() -> Vec<Gvr> {
-    let events = |k: &&Arc<kinds::Kind>| k.kind == "Event";
-    let kept = |k: &&Arc<kinds::Kind>| ["delete", "list", "watch", "get"].iter().all(|v| k.verbs.contains(v));
-    kinds::all()
-        .iter()
-        .filter(|k| !events(k) && kept(k))
-        .map(|k| k.gvr())
-        .collect()
 }

@@ -6,12 +6,64 @@
 
 use std::sync::Arc;
 
+use kinds::Kind;
+use kinds::custom::Definition;
 use meta::{Gvr, Object};
 use reconcile::{Key, Plan, View};
 use serde_json::json;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
+
+/// A resource whose objects may own, be owned, and be deleted with their namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The resource, in the version in which it is looked at.
+    pub gvr: Gvr,
+    /// Its kind.
+    pub kind: String,
+    /// Whether its objects are in namespaces.
+    pub namespaced: bool,
+}
+
+impl Served {
+    /// The namespace in which an owner of an object is.
+    fn place<'o>(&self, object: &'o Object) -> &'o str {
+        if self.namespaced { object.namespace() } else { "" }
+    }
+}
+
+impl From<&Kind> for Served {
+    fn from(kind: &Kind) -> Self {
+        Served {
+            gvr: kind.gvr(),
+            kind: kind.kind.to_string(),
+            namespaced: kind.namespaced(),
+        }
+    }
+}
+
+/// The built-in resources with objects of their own, and those of established definitions.
+/// Events are left out: they end by themselves.
+pub fn served(definitions: &[Arc<Object>]) -> Vec<Served> {
+    let whole = |k: &&Kind| ["delete", "list", "watch", "get"].iter().all(|v| k.verbs.contains(v));
+    let built_in = kinds::all()
+        .iter()
+        .map(|k| &**k)
+        .filter(|k| k.kind != "Event")
+        .filter(whole);
+    let mut out: Vec<Served> = built_in.map(Served::from).collect();
+    for definition in definitions {
+        let crd = definition.to_value();
+        if kinds::crd::is_true(&crd, "Established")
+            && let Ok(made) = Definition::read(&crd)
+        {
+            let stored = made.served.iter().find(|k| k.version == made.storage.version);
+            out.extend(stored.or(made.served.first()).map(|k| Served::from(&**k)));
+        }
+    }
+    out
+}
 
 /// What is to be done about an object.
 #[derive(Debug, Default)]
@@ -22,20 +74,18 @@ pub struct Verdict {
     pub owners: Vec<(Gvr, String, String, String)>,
 }
 
-/// The resource of an owner reference, and whether it is namespaced; `None` for kinds that the API does not serve.
-fn resource(api_version: &str, kind: &str) -> Option<(Gvr, bool)> {
+/// The resource of an owner reference; `None` for kinds that the API does not serve.
+fn resource<'s>(api_version: &str, kind: &str, all: &'s [Served]) -> Option<&'s Served> {
     let group = api_version.split_once('/').map_or("", |(g, _)| g);
-    let kind = kinds::by_kind(group, kind)?;
-    Some((kind.gvr(), kind.scope == kinds::Scope::Namespaced))
+    all.iter().find(|s| s.gvr.group == group && s.kind == kind)
 }
 
 /// The owners of an object, as resources and keys.
-pub fn owners(object: &Object) -> Vec<(Gvr, Key)> {
+pub fn owners(object: &Object, all: &[Served]) -> Vec<(Gvr, Key)> {
     let references = object.header().owner_references.iter();
     let owners = references.filter_map(|o| {
-        let (gvr, namespaced) = resource(&o.api_version, &o.kind)?;
-        let namespace = if namespaced { object.namespace() } else { "" };
-        Some((gvr, Key::new(namespace, &o.name)))
+        let owner = resource(&o.api_version, &o.kind, all)?;
+        Some((owner.gvr.clone(), Key::new(owner.place(object), &o.name)))
     });
     owners.collect()
 }
@@ -48,7 +98,7 @@ pub fn concerns(object: &Object) -> bool {
 }
 
 /// Judges an object. `all` are the resources in which dependents are looked for.
-pub fn judge(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Gvr]) -> Verdict {
+pub fn judge(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Served]) -> Verdict {
     let mut verdict = Verdict::default();
     if object.is_deleting() {
         if has(object, ORPHAN) {
@@ -62,11 +112,11 @@ pub fn judge(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Gvr]) -> V
     let mut waiting = Vec::new();
     for owner in &object.header().owner_references {
         // A kind that is not known may exist elsewhere: never delete on its account.
-        let Some((owner_gvr, namespaced)) = resource(&owner.api_version, &owner.kind) else {
+        let Some(known) = resource(&owner.api_version, &owner.kind, all) else {
             solid += 1;
             continue;
         };
-        let namespace = if namespaced { object.namespace() } else { "" };
+        let (owner_gvr, namespace) = (known.gvr.clone(), known.place(object));
         match view
             .get(&owner_gvr, namespace, &owner.name)
             .filter(|o| o.uid() == owner.uid)
@@ -108,8 +158,8 @@ fn without(object: &Object, finalizer: &str) -> serde_json::Value {
     json!({"metadata": {"finalizers": left, "resourceVersion": object.resource_version().to_string()}})
 }
 
-fn orphan(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Gvr], plan: &mut Plan) {
-    for dependents in all {
+fn orphan(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Served], plan: &mut Plan) {
+    for dependents in all.iter().map(|s| &s.gvr) {
         for dependent in view.owned(dependents, object.uid()) {
             let owners = &dependent.header().owner_references;
             let left: Vec<_> = owners.iter().filter(|o| o.uid != object.uid()).collect();
@@ -119,9 +169,9 @@ fn orphan(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Gvr], plan: &
     plan.patch(gvr, object, without(object, ORPHAN));
 }
 
-fn foreground(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Gvr], plan: &mut Plan) {
+fn foreground(gvr: &Gvr, object: &Arc<Object>, view: &dyn View, all: &[Served], plan: &mut Plan) {
     let mut blocked = false;
-    for dependents in all {
+    for dependents in all.iter().map(|s| &s.gvr) {
         for dependent in view.owned(dependents, object.uid()) {
             let mut references = dependent.header().owner_references.iter();
             blocked |= references.any(|o| o.uid == object.uid() && o.block_owner_deletion == Some(true));
@@ -143,7 +193,10 @@ mod tests {
     use reconcile::World;
     use serde_json::Value;
 
-    const ALL: [Gvr; 3] = [DEPLOYMENTS, REPLICA_SETS, PODS];
+    fn all() -> Vec<Served> {
+        let kept = [DEPLOYMENTS, REPLICA_SETS, PODS];
+        served(&[]).into_iter().filter(|s| kept.contains(&s.gvr)).collect()
+    }
 
     fn set(world: &mut World, name: &str) -> Arc<Object> {
         let value =
@@ -159,7 +212,7 @@ mod tests {
     }
 
     fn carry_out(world: &mut World, gvr: &Gvr, object: &Arc<Object>) -> Verdict {
-        let verdict = judge(gvr, object, world, &ALL);
+        let verdict = judge(gvr, object, world, &all());
         for action in &verdict.plan.actions {
             world.act(Timestamp::UNIX_EPOCH, action).unwrap();
         }
@@ -171,7 +224,7 @@ mod tests {
         let mut world = World::default();
         let (a, b) = (set(&mut world, "a"), set(&mut world, "b"));
         let p = pod(&mut world, &[&a, &b]);
-        assert!(judge(&PODS, &p, &world, &ALL).plan.is_empty());
+        assert!(judge(&PODS, &p, &world, &all()).plan.is_empty());
         world.remove(&REPLICA_SETS, "shop", "a");
         let verdict = carry_out(&mut world, &PODS, &p);
         assert_eq!(verdict.owners[0].3, a.uid());

@@ -51,7 +51,6 @@ pub fn all(root_ca: &str) -> Vec<Arc<dyn Controller>> {
         Arc::new(DeploymentController),
         Arc::new(ReplicaSetController),
         Arc::new(EndpointSliceController),
-        Arc::new(NamespaceController::default()),
         Arc::new(NamespaceFurnisher {
             root_ca: root_ca.to_owned(),
         }),

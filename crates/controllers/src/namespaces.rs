@@ -1,12 +1,12 @@
 //! Namespaces: what each one has from the start, and how one ends.
 
 use jiff::Timestamp;
-use kinds::Scope;
-use kinds::resources::{CONFIG_MAPS, NAMESPACES, PODS, SERVICE_ACCOUNTS};
+use kinds::resources::{CONFIG_MAPS, EVENTS, NAMESPACES, PODS, SERVICE_ACCOUNTS};
 use meta::{Gvr, Object};
 use reconcile::{Controller, Input, Key, Plan, View};
 use serde_json::{Value, json};
 
+use crate::garbage::Served;
 use crate::status::{self, Conditions};
 
 const ROOT_CA: &str = "kube-root-ca.crt";
@@ -72,12 +72,12 @@ pub struct NamespaceController {
     contents: Vec<Gvr>,
 }
 
-impl Default for NamespaceController {
-    fn default() -> Self {
-        let namespaced = kinds::all().iter().filter(|k| k.scope == Scope::Namespaced);
-        let deletable = namespaced.filter(|k| k.verbs.contains(&"delete") && k.verbs.contains(&"list"));
+impl NamespaceController {
+    /// For namespaces that may contain these resources, and Events.
+    pub fn new(served: &[Served]) -> Self {
+        let namespaced = served.iter().filter(|s| s.namespaced).map(|s| s.gvr.clone());
         NamespaceController {
-            contents: deletable.map(|k| k.gvr()).collect(),
+            contents: namespaced.chain([EVENTS]).collect(),
         }
     }
 }
@@ -247,7 +247,7 @@ mod tests {
             "PEM"
         );
 
-        let controller = NamespaceController::default();
+        let controller = NamespaceController::new(&crate::garbage::served(&[]));
         assert!(controller.plan(now, &Key::new("", "shop"), &world).is_empty());
         world.change(
             &CONFIG_MAPS,

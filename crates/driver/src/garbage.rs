@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controllers::garbage::{self, Verdict};
+use controllers::garbage::{self, Served, Verdict};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use informer::{Change, Informer, Subscription};
@@ -30,7 +30,7 @@ type Item = (Gvr, Key);
 struct Collector {
     driver: Driver,
     caches: HashMap<Gvr, Arc<Informer>>,
-    all: Vec<Gvr>,
+    all: Vec<Served>,
     queue: Queue<Item>,
 }
 
@@ -49,8 +49,11 @@ impl View for Collector {
 }
 
 /// Collects garbage among these resources until `stop`.
-pub async fn collect(driver: Driver, all: Vec<Gvr>, stop: CancellationToken) {
-    let caches: HashMap<Gvr, Arc<Informer>> = all.iter().map(|g| (g.clone(), driver.informers.of(g))).collect();
+pub async fn collect(driver: Driver, all: Vec<Served>, stop: CancellationToken) {
+    let caches: HashMap<Gvr, Arc<Informer>> = all
+        .iter()
+        .map(|s| (s.gvr.clone(), driver.informers.of(&s.gvr)))
+        .collect();
     let subscriptions: Vec<(Gvr, Subscription)> = caches.iter().map(|(g, i)| (g.clone(), i.subscribe())).collect();
     for cache in caches.values() {
         tokio::select! {
@@ -112,12 +115,12 @@ impl Collector {
 
     /// An object is gone: its dependents may be garbage, and an owner may have waited for it.
     fn gone(&self, object: &Object) {
-        for gvr in &self.all {
+        for gvr in self.all.iter().map(|s| &s.gvr) {
             for dependent in self.owned(gvr, object.uid()) {
                 self.queue.add((gvr.clone(), Key::of(&dependent)));
             }
         }
-        for owner in garbage::owners(object) {
+        for owner in garbage::owners(object, &self.all) {
             if self
                 .get(&owner.0, &owner.1.namespace, &owner.1.name)
                 .is_some_and(|o| o.is_deleting())

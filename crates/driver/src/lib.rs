@@ -8,11 +8,12 @@
 mod act;
 mod event;
 mod garbage;
+mod kinds;
 mod queue;
 mod run;
 mod scheduling;
 
 pub use event::Recorder;
-pub use garbage::collect;
+pub use kinds::of_all_kinds;
 pub use run::{Driver, run};
 pub use scheduling::schedule;

@@ -10,7 +10,7 @@ use controllers::garbage;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use kinds::resources::{MACHINE_INSTANCES, MACHINES, PODS};
-use meta::{Gvr, Object};
+use meta::Object;
 use reconcile::{Action, Controller, Key, View, World};
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ pub struct Simulation {
     pub dice: Dice,
     now: Timestamp,
     controllers: Vec<Arc<dyn Controller>>,
-    collected: Vec<Gvr>,
+    collected: Vec<garbage::Served>,
 }
 
 impl Simulation {
@@ -56,13 +56,14 @@ impl Simulation {
     pub fn new(seed: u64) -> Self {
         let mut controllers = controllers::all("PEM");
         controllers.extend(controllers::machines());
-        let collected = kinds::all().iter().filter(|k| k.kind != "Event").map(|k| k.gvr());
+        let collected = garbage::served(&[]);
+        controllers.push(Arc::new(controllers::NamespaceController::new(&collected)));
         Simulation {
             world: World::default(),
             dice: Dice::new(seed),
             now: Timestamp::from_second(1_767_225_600).unwrap_or(Timestamp::UNIX_EPOCH),
             controllers,
-            collected: collected.collect(),
+            collected,
         }
     }
 
@@ -130,7 +131,7 @@ impl Simulation {
 
     /// Versions of all objects.
     fn picture(&self) -> Vec<(String, u64)> {
-        let all = self.collected.iter().flat_map(|g| self.world.list(g, ""));
+        let all = self.collected.iter().flat_map(|s| self.world.list(&s.gvr, ""));
         all.map(|o| (o.uid().to_owned(), o.resource_version())).collect()
     }
 
@@ -163,7 +164,7 @@ impl Simulation {
     }
 
     fn collect_garbage(&mut self) {
-        for gvr in self.collected.clone() {
+        for gvr in self.collected.iter().map(|s| s.gvr.clone()).collect::<Vec<_>>() {
             for object in self.world.list(&gvr, "") {
                 if !garbage::concerns(&object) {
                     continue;
