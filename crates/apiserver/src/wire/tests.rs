@@ -19,6 +19,8 @@ const NEWER: &[&str] = &[
     ".shardInfo",
     ".preventPodSchedulingIfMissing",
     ".nodeAllocatableResourceClaimStatuses",
+    ".nodeAllocatableResourceMappings",
+    ".devices.attributes.",
     ".allocatedResourcesStatus.resources.message",
 ];
 
@@ -193,7 +195,10 @@ fn differences(a: &Value, b: &Value, path: &str, out: &mut Vec<String>) {
         (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
             a.iter().zip(b).for_each(|(a, b)| differences(a, b, path, out));
         }
-        (_, Value::Null) if NEWER.iter().any(|n| path.ends_with(n)) => {}
+        (_, Value::Null)
+            if NEWER
+                .iter()
+                .any(|n| path.ends_with(n) || n.ends_with('.') && path.contains(n)) => {}
         (a, b) if a != b => out.push(format!("{path}: {a} became {b}")),
         _ => {}
     }
@@ -241,10 +246,13 @@ fn all_generated() -> Vec<(&'static str, &'static str, Through)> {
     "coordination.k8s.io/v1" pb::coordination::v1 { Lease }
     "discovery.k8s.io/v1" pb::discovery::v1 { EndpointSlice }
     "events.k8s.io/v1" pb::events::v1 { Event }
-    "networking.k8s.io/v1" pb::networking::v1 { NetworkPolicy Ingress IngressClass }
+    "networking.k8s.io/v1" pb::networking::v1 { NetworkPolicy Ingress IngressClass IPAddress ServiceCIDR }
     "node.k8s.io/v1" pb::node::v1 { RuntimeClass }
     "scheduling.k8s.io/v1" pb::scheduling::v1 { PriorityClass }
-    "storage.k8s.io/v1" pb::storage::v1 { StorageClass CSIDriver CSINode VolumeAttachment }
+    "storage.k8s.io/v1" pb::storage::v1 {
+        StorageClass CSIDriver CSINode CSIStorageCapacity VolumeAttachment VolumeAttributesClass
+    }
+    "resource.k8s.io/v1" pb::resource::v1 { DeviceClass ResourceClaim ResourceClaimTemplate ResourceSlice }
     "certificates.k8s.io/v1" pb::certificates::v1 { CertificateSigningRequest }
     "admissionregistration.k8s.io/v1" pb::admissionregistration::v1 {
         ValidatingWebhookConfiguration MutatingWebhookConfiguration ValidatingAdmissionPolicy ValidatingAdmissionPolicyBinding
