@@ -16,6 +16,17 @@ pub(crate) const fn column(name: &'static str, kind: &'static str) -> Column {
     }
 }
 
+/// A column shown always, with a format.
+pub(crate) const fn formatted(name: &'static str, kind: &'static str, format: &'static str) -> Column {
+    Column {
+        name: Text::Borrowed(name),
+        kind: Text::Borrowed(kind),
+        format: Text::Borrowed(format),
+        priority: 0,
+        description: Text::Borrowed(name),
+    }
+}
+
 /// A column shown with `-o wide`.
 pub(crate) const fn wide(name: &'static str, kind: &'static str) -> Column {
     Column {

@@ -12,6 +12,7 @@ mod columns;
 mod core;
 pub mod crd;
 pub mod custom;
+mod devices;
 mod edit;
 mod extensions;
 mod facts;
@@ -25,6 +26,7 @@ mod rbac;
 pub mod resources;
 mod reviews;
 mod schemas;
+mod storage;
 
 pub use extensions::check_schema;
 pub(crate) use kind::Declared;
@@ -45,6 +47,8 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(extensions::kinds());
         out.extend(flow::kinds());
         out.extend(networking::kinds());
+        out.extend(storage::kinds());
+        out.extend(devices::kinds());
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
         out.extend(crd::kinds());

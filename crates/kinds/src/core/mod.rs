@@ -1,5 +1,6 @@
 //! The core group.
 
+mod components;
 mod config;
 mod misc;
 mod namespace;
@@ -23,6 +24,7 @@ pub(crate) fn kinds() -> Vec<Declared> {
         storage::volume(),
     ];
     out.extend(misc::kinds());
+    out.extend(components::kinds());
     out
 }
 
