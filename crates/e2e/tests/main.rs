@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod controllers;
+mod custom;
 mod machines;
 mod mishaps;
 mod pods;

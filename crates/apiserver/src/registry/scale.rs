@@ -90,6 +90,10 @@ fn paths(target: Target<'_>) -> Result<ScalePaths, Status> {
 }
 
 fn get<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
+    // A custom resource may have no selector.
+    if path.is_empty() {
+        return None;
+    }
     path.split('.')
         .filter(|p| !p.is_empty())
         .try_fold(value, |v, part| v.get(part))
