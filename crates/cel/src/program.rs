@@ -4,6 +4,7 @@ use crate::activation::Activation;
 use crate::check::check;
 use crate::env::{Env, Extension};
 use crate::error::{CompileError, EvalError};
+use crate::estimate::{CostEstimate, estimate};
 use crate::eval::Machine;
 use crate::meter::Budget;
 use crate::parser::{Macros, parse};
@@ -18,6 +19,7 @@ pub struct Program {
     used: Box<[Used]>,
     slots: u16,
     result: Type,
+    estimate: CostEstimate,
 }
 
 impl Program {
@@ -37,12 +39,19 @@ impl Program {
             used,
             slots,
             result,
+            estimate: estimate(env, &checked, &parsed.expr),
         })
     }
 
     /// The type of what it evaluates to.
     pub fn result_type(&self) -> &Type {
         &self.result
+    }
+
+    /// What an evaluation costs by the sizes that are declared. A caller multiplies the maximum by
+    /// how often the rule is evaluated for one object, and refuses what is too much.
+    pub fn estimated_cost(&self) -> CostEstimate {
+        self.estimate
     }
 
     /// Whether a variable is used.
