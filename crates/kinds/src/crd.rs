@@ -3,10 +3,11 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
-use meta::field::ErrorList;
+use meta::field::{ErrorList, Path};
 use serde_json::{Value, json};
 
 use crate::columns::column;
+use crate::custom::Rules;
 use crate::edit::{default, default_text, items, items_mut, object, set, text};
 use crate::extensions::{check_create, check_status, check_update};
 use crate::plain::Names;
@@ -82,11 +83,15 @@ impl Strategy for Definition {
     }
 
     fn validate_create(&self, crd: &Value) -> ErrorList {
-        check_create(crd)
+        let mut errors = check_create(crd);
+        check_rules(crd, None, &mut errors);
+        errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
-        check_update(new, old)
+        let mut errors = check_update(new, old);
+        check_rules(new, Some(old), &mut errors);
+        errors
     }
 
     fn validate_status_update(&self, new: &Value, _old: &Value) -> ErrorList {
@@ -99,6 +104,30 @@ impl Strategy for Definition {
 
     fn delete_finalizers(&self) -> &'static [&'static str] {
         &[CLEANUP]
+    }
+}
+
+/// Compiles the rules of every version whose schema is new. Others were accepted once.
+fn check_rules(crd: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    if !errors.is_empty() {
+        return;
+    }
+    let schema = |v: &Value| v["schema"]["openAPIV3Schema"].clone();
+    let known: Vec<Value> = old
+        .into_iter()
+        .flat_map(|o| items(&o["spec"], "versions"))
+        .map(schema)
+        .collect();
+    for (i, version) in items(&crd["spec"], "versions").enumerate() {
+        let schema = schema(version);
+        if !known.contains(&schema) {
+            let at = Path::new("spec")
+                .child("versions")
+                .index(i)
+                .child("schema")
+                .child("openAPIV3Schema");
+            Rules::compile(&schema, &at, errors);
+        }
     }
 }
 

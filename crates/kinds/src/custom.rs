@@ -3,10 +3,15 @@
 //!
 //! Must not panic on any definition: the API checks them, but a store may hold anything.
 
+mod rules;
+
+pub use rules::Rules;
+
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use meta::Gvk;
+use meta::field::{ErrorList, Path};
 use object::jsonpath::JsonPath;
 use object::openapi;
 use object::schema::{Schema, Shape};
@@ -95,12 +100,18 @@ fn kind(spec: &Value, version: &Value) -> Result<Kind, DefinitionError> {
         kind: text(names, "kind").to_owned().into(),
     };
     let (columns, paths) = columns(version);
+    // Rules that do not compile were refused with the definition; an older one may still be stored.
+    let rules = Rules::compile(
+        &version["schema"]["openAPIV3Schema"],
+        &Path::root(),
+        &mut ErrorList::new(),
+    );
     let mut kind = Kind::custom(
         &gvk,
         text(names, "plural"),
         scope,
         Arc::new(named(schema, &gvk)),
-        Arc::new(Custom { paths }),
+        Arc::new(Custom { paths, rules }),
     );
     if let Some(given) = names["singular"].as_str().filter(|s| !s.is_empty()) {
         kind.singular = given.to_owned().into();
@@ -248,9 +259,28 @@ impl Form {
 /// What is the same for all custom resources.
 struct Custom {
     paths: Vec<CellPath>,
+    rules: Option<Rules>,
+}
+
+impl Custom {
+    fn check(&self, new: &Value, old: Option<&Value>) -> ErrorList {
+        self.rules.as_ref().map(|r| r.validate(new, old)).unwrap_or_default()
+    }
 }
 
 impl Strategy for Custom {
+    fn validate_create(&self, object: &Value) -> ErrorList {
+        self.check(object, None)
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        self.check(new, Some(old))
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
+        self.check(new, Some(old))
+    }
+
     fn row(&self, object: &Value, now: Timestamp) -> Vec<Cell> {
         let cell = |p: &CellPath| p.form.cell(&p.path.find(object), now);
         self.paths.iter().map(cell).collect()

@@ -6,6 +6,7 @@
 
 mod admission;
 mod apps;
+mod autoscaling;
 mod batch;
 mod check;
 mod columns;
@@ -27,6 +28,7 @@ pub mod resources;
 mod reviews;
 mod schemas;
 mod storage;
+pub mod versions;
 
 pub use extensions::check_schema;
 pub(crate) use kind::Declared;
@@ -48,6 +50,7 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(flow::kinds());
         out.extend(networking::kinds());
         out.extend(storage::kinds());
+        out.extend(autoscaling::kinds());
         out.extend(devices::kinds());
         out.extend(rbac::kinds());
         out.extend(reviews::kinds());
@@ -74,6 +77,11 @@ mod tests {
     use object::schema::Shape;
     use proptest::prelude::*;
     use serde_json::{Value, json};
+
+    /// The kinds in every form.
+    fn every() -> impl Iterator<Item = &'static Arc<Kind>> {
+        all().iter().chain(versions::all().iter().map(|second| &second.kind))
+    }
 
     #[test]
     fn names_are_unique_and_schemas_build() {
@@ -109,7 +117,7 @@ mod tests {
     #[test]
     fn rows_fit_their_columns_and_defaults_are_idempotent() {
         let now = Timestamp::UNIX_EPOCH;
-        for kind in all() {
+        for kind in every() {
             for object in [json!({}), json!({"metadata": {"name": "a"}, "spec": {}, "status": {}})] {
                 assert_eq!(
                     kind.strategy().row(&object, now).len(),
@@ -147,12 +155,27 @@ mod tests {
             "volumes",
             "disks",
             "domain",
-            "devices",
             "conditions",
             "replicas",
             "strategy",
             "data",
             "type",
+            "metrics",
+            "resource",
+            "target",
+            "devices",
+            "requests",
+            "webhooks",
+            "versions",
+            "properties",
+            "items",
+            "resources",
+            "limits",
+            "tolerations",
+            "affinity",
+            "env",
+            "subsets",
+            "annotations",
         ]);
         leaf.prop_recursive(5, 40, 5, move |inner| {
             prop_oneof![
@@ -170,7 +193,11 @@ mod tests {
         #[test]
         fn no_strategy_panics_on_junk(object in junk(), other in junk()) {
             let context = Context { now: Timestamp::UNIX_EPOCH, namespace: "n", user: "u" };
-            for kind in all() {
+            for second in versions::all() {
+                let stored = (second.to_stored)(object.clone());
+                let _ = (second.from_stored)(stored);
+            }
+            for kind in every() {
                 let mut new = object.clone();
                 kind.strategy().prepare_create(&context, &mut new);
                 kind.strategy().prepare_update(&context, &mut new, &other);

@@ -168,35 +168,6 @@ fn others() -> Vec<Declared> {
             )
         },
         Declared {
-            subresources: STATUS,
-            ..names(
-                "autoscaling",
-                "v2",
-                "HorizontalPodAutoscaler",
-                "horizontalpodautoscalers",
-                "horizontalpodautoscaler",
-                &["hpa"],
-            )
-            .with(
-                typed::<api::autoscaling::v2::HorizontalPodAutoscaler>,
-                const {
-                    &[
-                        column("Reference", "string"),
-                        column("MinPods", "string"),
-                        column("MaxPods", "string"),
-                        column("Replicas", "string"),
-                        AGE,
-                    ]
-                },
-                &Row(&[
-                    "/spec/scaleTargetRef/name",
-                    "/spec/minReplicas",
-                    "/spec/maxReplicas",
-                    "/status/currentReplicas",
-                ]),
-            )
-        },
-        Declared {
             scope: Scope::Cluster,
             ..names(
                 "node.k8s.io",

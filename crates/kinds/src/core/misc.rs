@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1;
 use serde_json::Value;
 
-use crate::columns::{AGE, age, column, since, text_or_none, wide};
+use crate::columns::{AGE, age, column, text_or_none};
 use crate::edit::text;
 use crate::plain::{AGE_ONLY, Row};
 use crate::schemas::typed;
@@ -13,39 +13,6 @@ use crate::{Cell, Declared, Strategy, Subresource};
 /// The kinds of this file.
 pub(super) fn kinds() -> Vec<Declared> {
     vec![
-        Declared {
-            selectable_fields: &[
-                "involvedObject.kind",
-                "involvedObject.namespace",
-                "involvedObject.name",
-                "involvedObject.uid",
-                "involvedObject.apiVersion",
-                "involvedObject.resourceVersion",
-                "involvedObject.fieldPath",
-                "reason",
-                "reportingComponent",
-                "source",
-                "type",
-            ],
-            ..super::core_kind("Event", "events", "event", &["ev"]).with(
-                typed::<v1::Event>,
-                const {
-                    &[
-                        column("Last Seen", "string"),
-                        column("Type", "string"),
-                        column("Reason", "string"),
-                        column("Object", "string"),
-                        wide("Subobject", "string"),
-                        wide("Source", "string"),
-                        column("Message", "string"),
-                        wide("First Seen", "string"),
-                        wide("Count", "string"),
-                        wide("Name", "string"),
-                    ]
-                },
-                &Event,
-            )
-        },
         Declared {
             subresources: &[Subresource::Custom("token", "TokenRequest", &["create"])],
             ..super::core_kind("ServiceAccount", "serviceaccounts", "serviceaccount", &["sa"]).with(
@@ -100,67 +67,6 @@ pub(super) fn kinds() -> Vec<Declared> {
             )
         },
     ]
-}
-
-struct Event;
-
-impl Strategy for Event {
-    fn row(&self, event: &Value, now: Timestamp) -> Vec<Cell> {
-        let time = |fields: &[&str]| {
-            let found = fields.iter().find_map(|f| event.pointer(f).filter(|v| v.is_string()));
-            since(found, now)
-        };
-        let seen = [
-            "/series/lastObservedTime",
-            "/lastTimestamp",
-            "/eventTime",
-            "/metadata/creationTimestamp",
-        ];
-        let object = &event["involvedObject"];
-        let source = match text(&event["source"], "component") {
-            "" => text(event, "reportingComponent"),
-            given => given,
-        };
-        let count = event
-            .pointer("/series/count")
-            .or(event.get("count"))
-            .and_then(Value::as_i64)
-            .unwrap_or(1);
-        vec![
-            time(&seen).into(),
-            text(event, "type").into(),
-            text(event, "reason").into(),
-            format!("{}/{}", text(object, "kind").to_lowercase(), text(object, "name")).into(),
-            text(object, "fieldPath").into(),
-            source.into(),
-            text(event, "message").trim().into(),
-            time(&["/firstTimestamp", "/eventTime", "/metadata/creationTimestamp"]).into(),
-            count.to_string().into(),
-            event
-                .pointer("/metadata/name")
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .into(),
-        ]
-    }
-
-    fn field(&self, event: &Value, path: &str) -> String {
-        match path {
-            "source" => {
-                let component = text(&event["source"], "component");
-                if component.is_empty() {
-                    text(event, "reportingComponent")
-                } else {
-                    component
-                }
-                .to_owned()
-            }
-            _ => {
-                let found = path.split('.').try_fold(event, |v, part| v.get(part));
-                found.and_then(Value::as_str).unwrap_or_default().to_owned()
-            }
-        }
-    }
 }
 
 struct ServiceAccount;

@@ -2,6 +2,7 @@
 
 mod components;
 mod config;
+pub(crate) mod events;
 mod misc;
 mod namespace;
 mod node;
@@ -24,6 +25,7 @@ pub(crate) fn kinds() -> Vec<Declared> {
         storage::volume(),
     ];
     out.extend(misc::kinds());
+    out.push(events::kind());
     out.extend(components::kinds());
     out
 }
