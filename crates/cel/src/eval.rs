@@ -163,15 +163,14 @@ impl<'a> Machine<'a, '_> {
                 Ok(Value::Map(Map::Owned(Arc::new(out))))
             }
             Node::Object(object) => {
-                let (name, fields) = &**object;
                 let mut out = OwnedMap::default();
-                for (field, value, optional) in fields {
+                for (field, value, optional) in &object.fields {
                     let value = self.eval(value)?;
                     if let Some(value) = present(value, *optional)? {
                         out.insert(field.clone(), value)?;
                     }
                 }
-                out.type_name = Some(name.clone());
+                out.type_name = Some(object.name.clone());
                 self.meter.charge(cost::OBJECT)?;
                 Ok(Value::Map(Map::Owned(Arc::new(out))))
             }

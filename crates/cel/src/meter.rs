@@ -66,7 +66,7 @@ impl Budget {
 }
 
 /// Work that upstream's costs do not count, such as comparing deep values, may be this many times the limit.
-const WORK_FACTOR: u64 = 16;
+const WORK_FACTOR: u64 = 4;
 
 /// Counts the cost of one evaluation.
 #[derive(Debug)]

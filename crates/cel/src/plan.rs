@@ -42,7 +42,7 @@ pub(crate) enum Node {
     Sum(Box<(Node, Value<'static>)>),
     List(Box<[(Node, bool)]>),
     Map(Box<[(Node, Node, bool)]>),
-    Object(Box<(Arc<str>, Vec<(Value<'static>, Node, bool)>)>),
+    Object(Box<ObjectNode>),
     Fold(Box<FoldNode>),
     Bind(Box<(u16, Node, Node)>),
     OptMap(Box<(u16, Node, Node, bool)>),
@@ -50,6 +50,14 @@ pub(crate) enum Node {
     Append(u16, Box<Node>),
     /// `cel.@mapInsert(accumulator, ...)`
     Insert(u16, Box<[Node]>),
+}
+
+/// `Name{field: value}`
+#[derive(Debug)]
+pub(crate) struct ObjectNode {
+    pub name: Arc<str>,
+    /// Name, value, whether optional.
+    pub fields: Vec<(Value<'static>, Node, bool)>,
 }
 
 /// A comprehension.
@@ -152,7 +160,10 @@ impl<'p> Planner<'p> {
                 for (field, value, optional) in fields {
                     out.push((Value::string(field.as_str()), self.plan(value)?, *optional));
                 }
-                Node::Object(Box::new((name.trim_start_matches('.').into(), out)))
+                Node::Object(Box::new(ObjectNode {
+                    name: name.trim_start_matches('.').into(),
+                    fields: out,
+                }))
             }
             Kind::Fold(fold) => self.fold(fold)?,
             Kind::Bind(bind) => {

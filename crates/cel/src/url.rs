@@ -21,7 +21,7 @@ impl Url {
         if text.is_empty() {
             return Err(fail("empty url"));
         }
-        let (scheme, rest) = split_scheme(text).map_err(|e| fail(e))?;
+        let (scheme, rest) = split_scheme(text).map_err(fail)?;
         let without_fragment = rest.split_once('#').map_or(rest, |(before, _)| before);
         let (place, query) = without_fragment.split_once('?').unwrap_or((without_fragment, ""));
         if !place.starts_with('/') {
