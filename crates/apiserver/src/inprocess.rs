@@ -178,8 +178,9 @@ impl Client for InProcess {
             call.field_manager.clone_from(&options.field_manager);
         }
         match subresource {
+            "" | "status" => self.core.patch(&call, target, request).await,
             "scale" => answered(&self.core.patch_scale(&call, target, request).await?),
-            _ => self.core.patch(&call, target, request).await,
+            _ => self.core.patch_subresource(&call, target, request).await,
         }
     }
 
