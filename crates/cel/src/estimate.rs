@@ -5,67 +5,10 @@
 use crate::ast::{ACCUMULATOR, Bind, Expr, Fold, Kind, Literal};
 use crate::check::{Checked, Meaning};
 use crate::cost;
-use crate::decls::{Cost, Function};
 use crate::env::Env;
+use crate::estimate_call::Call;
+use crate::range::{CostEstimate, Range, UNKNOWN};
 use crate::types::{Decl, Shape, Type};
-
-/// A range of costs or sizes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CostEstimate {
-    /// At least this.
-    pub min: u64,
-    /// At most this.
-    pub max: u64,
-}
-
-type Range = CostEstimate;
-
-const UNKNOWN: Range = Range { min: 0, max: u64::MAX };
-
-impl CostEstimate {
-    pub(crate) const fn exactly(n: u64) -> Self {
-        Range { min: n, max: n }
-    }
-
-    fn each(self, other: Self, f: fn(u64, u64) -> u64) -> Self {
-        Range {
-            min: f(self.min, other.min),
-            max: f(self.max, other.max),
-        }
-    }
-
-    fn plus(self, other: Self) -> Self {
-        self.each(other, u64::saturating_add)
-    }
-
-    /// The cost of doing this so many times.
-    pub fn times(self, other: Self) -> Self {
-        self.each(other, u64::saturating_mul)
-    }
-
-    fn or(self, other: Self) -> Self {
-        Range {
-            min: self.min.min(other.min),
-            max: self.max.max(other.max),
-        }
-    }
-
-    fn tenth(self) -> Self {
-        let tenth = |n: u64| if n == u64::MAX { n } else { n.div_ceil(10) };
-        Range {
-            min: tenth(self.min),
-            max: tenth(self.max),
-        }
-    }
-
-    fn quarter(self) -> Self {
-        let quarter = |n: u64| if n == u64::MAX { n } else { n.div_ceil(4) };
-        Range {
-            min: quarter(self.min),
-            max: quarter(self.max),
-        }
-    }
-}
 
 /// Sizes of what is in a container.
 #[derive(Clone, Copy, Debug)]
@@ -367,7 +310,14 @@ impl<'e> Estimator<'e> {
                 };
             }
             _ => {
-                let (cost, result) = self.function(function, &known, &exprs, &types);
+                let call = Call {
+                    function,
+                    sizes: known.iter().map(Known::size_or_unknown).collect(),
+                    constants: exprs.iter().map(|e| constant(e)).collect(),
+                    element: self.element(&known, &exprs),
+                    types,
+                };
+                let (cost, result) = call.estimate();
                 out.cost = all.plus(cost);
                 out.size = result;
                 if let ("_+_", [left, right]) = (function.name, known.as_slice()) {
@@ -378,190 +328,25 @@ impl<'e> Estimator<'e> {
         out
     }
 
-    /// The cost of a call without its arguments, and the size of its result.
-    fn function(
-        &self,
-        function: &Function,
-        known: &[Known<'e>],
-        exprs: &[&'e Expr],
-        types: &[&Type],
-    ) -> (Range, Option<Range>) {
-        let size = |i: usize| known.get(i).map_or(UNKNOWN, Known::size_or_unknown);
-        let first = types.first().copied().unwrap_or(&Type::Dyn);
-        let is_text = |ty: &Type| matches!(ty, Type::String | Type::Bytes);
-        let one = Range::exactly(1);
-        let with_list = Range::exactly(1 + cost::LIST);
-        let twice = |r: Range| r.plus(r);
-        // A text that has to be parsed first.
-        let parsed = match types.get(1) {
-            Some(Type::String) => size(1).tenth(),
-            Some(Type::Dyn) => Range {
-                min: 0,
-                ..size(1).tenth()
-            },
-            _ => Range::default(),
-        };
-        let address = Range { min: 4, max: 16 };
-        match function.cost {
-            // `or` and `orValue`; the operators were seen to before.
-            Cost::Free => (one, None),
-            Cost::Fixed(cost) => (Range::exactly(cost), None),
-            Cost::Traverse(times) => {
-                let cost = size(0).times(Range::exactly(times)).tenth();
-                (cost, self.traversed(function.name, &size, exprs))
-            }
-            Cost::Selector => (
-                Range {
-                    min: cost::selector(0),
-                    max: cost::selector(size(1).max),
-                },
-                None,
-            ),
-            Cost::Join => {
-                let elements = self.elements(known, exprs);
-                let separators = match size(0).max {
-                    u64::MAX => UNKNOWN,
-                    n => Range {
-                        min: size(0).min.saturating_sub(1),
-                        max: n.saturating_sub(1),
-                    },
-                };
-                let separator = if exprs.len() > 1 { size(1) } else { Range::default() };
-                let result = size(0).times(elements).plus(separator.times(separators));
-                (result.tenth(), Some(result))
-            }
-            Cost::Regex => {
-                let cost = size(0).plus(one).tenth().times(size(1).quarter());
-                (
-                    cost,
-                    (function.name != "matches").then_some(Range { min: 0, ..size(0) }),
-                )
-            }
-            Cost::Affix => (size(1).tenth(), None),
-            Cost::Contains => (size(0).tenth().times(size(1).tenth()), None),
-            Cost::ToString | Cost::ToBytes => match (function.cost, first) {
-                (Cost::ToString, Type::Bytes) => (size(0).tenth(), Some(size(0))),
-                (Cost::ToBytes, Type::String) => (size(0).tenth(), Some(size(0).times(Range { min: 1, max: 4 }))),
-                (_, Type::Dyn) => (one.or(size(0).tenth()), None),
-                _ => (one, None),
-            },
-            Cost::Format => (size(0).tenth(), None),
-            Cost::In => match types.get(1) {
-                Some(Type::List(_)) => (size(1), None),
-                Some(Type::Map(..)) => (one, None),
-                _ => (one.or(size(1)), None),
-            },
-            Cost::Equal if matches!(first, Type::Opaque(_)) => (one, None),
-            Cost::Equal => (smaller(size(0), size(1)), None),
-            Cost::Order if is_text(first) => (smaller(size(0), size(1)), None),
-            Cost::Order if first.is_dyn() => (one.or(smaller(size(0), size(1))), None),
-            Cost::Order => (one, None),
-            Cost::Add => {
-                let both = size(0).plus(size(1));
-                match first {
-                    ty if is_text(ty) => (both.tenth(), Some(both)),
-                    Type::List(_) => (one, Some(both)),
-                    Type::Dyn => (one.or(both.tenth()), Some(both)),
-                    _ => (one, None),
-                }
-            }
-            Cost::Scan => match first {
-                Type::String => (size(0).tenth(), None),
-                Type::List(of) if is_text(of) => (size(0).times(one.plus(self.elements(known, exprs).tenth())), None),
-                Type::List(_) | Type::Dyn => (size(0), None),
-                _ => (one, None),
-            },
-            Cost::Output => {
-                let size = match exprs.first().map(|e| &e.kind) {
-                    Some(Kind::Literal(Literal::Int(n))) => Range::exactly(u64::try_from(*n).unwrap_or(0)),
-                    _ if function.name == "lists.range" => UNKNOWN,
-                    _ => size(0),
-                };
-                (size.plus(with_list), Some(size))
-            }
-            Cost::Flatten => {
-                let depth = match exprs.get(1).map(|e| &e.kind) {
-                    Some(Kind::Literal(Literal::Int(n))) => u64::try_from(*n).unwrap_or(0),
-                    Some(_) => u64::MAX,
-                    None => 1,
-                };
-                (size(0).times(Range::exactly(depth)).plus(with_list), Some(UNKNOWN))
-            }
-            Cost::Compare | Cost::SortBy => {
-                let of = if function.cost == Cost::Compare {
-                    size(0)
-                } else {
-                    size(1)
-                };
-                let pairs = of.times(of);
-                let extra = match types.get(usize::from(function.cost == Cost::SortBy)) {
-                    Some(Type::List(of)) if is_text(of) => pairs.tenth(),
-                    _ => Range::default(),
-                };
-                (twice(pairs).plus(extra).plus(with_list), Some(size(0)))
-            }
-            Cost::Sets(factor) => (size(0).times(size(1)).times(Range::exactly(factor)).plus(one), None),
-            Cost::Ip if matches!(first, Type::Opaque(_)) => (one, None),
-            Cost::Ip => (size(0).tenth(), None),
-            Cost::ContainsIp => (twice(address).tenth().plus(parsed), None),
-            Cost::ContainsCidr => (
-                twice(address).tenth().plus(address.tenth()).plus(one).plus(parsed),
-                None,
-            ),
-            Cost::Validate => (size(1).tenth().times(Range::exactly(32)), None),
-        }
-    }
-
     /// The size of an element of the first argument.
-    fn elements(&self, known: &[Known<'e>], exprs: &[&'e Expr]) -> Range {
+    fn element(&self, known: &[Known<'e>], exprs: &[&'e Expr]) -> Range {
         let Some((list, expr)) = known.first().zip(exprs.first()) else {
             return UNKNOWN;
         };
-        let by_entry = list.entry.map(|e| e.value);
         let scalar = matches!(self.ty(expr), Type::List(of) if of.is_scalar());
+        let by_entry = list.entry.map(|e| e.value);
+        let by_place = || list.place.values().size();
         by_entry
-            .or_else(|| list.place.values().size())
+            .or_else(by_place)
             .unwrap_or(if scalar { Range::exactly(1) } else { UNKNOWN })
-    }
-
-    /// The size of what a function makes that goes through a string.
-    fn traversed(&self, name: &str, size: &dyn Fn(usize) -> Range, exprs: &[&'e Expr]) -> Option<Range> {
-        match name {
-            "lowerAscii" | "upperAscii" | "trim" | "url" | "jsonpatch.escapeKey" => Some(size(0)),
-            "substring" => Some(Range { min: 0, ..size(0) }),
-            "strings.quote" => Some(size(0).plus(size(0)).plus(Range::exactly(2))),
-            "replace" => {
-                let (text, from, to) = (size(0), size(1), size(2));
-                let grows = from.min == 0 || to.max > from.min;
-                let times = text.max.saturating_add(1).div_ceil(from.min.max(1));
-                let max = if grows {
-                    times.saturating_mul(to.max).saturating_add(text.max)
-                } else {
-                    text.max
-                };
-                Some(Range { min: 0, max })
-            }
-            "split" => {
-                let limit = match exprs.get(2).map(|e| &e.kind) {
-                    Some(Kind::Literal(Literal::Int(n))) => u64::try_from(*n).ok(),
-                    _ => None,
-                };
-                let max = limit.unwrap_or(size(0).max);
-                Some(Range { min: 0, max })
-            }
-            _ => None,
-        }
     }
 }
 
-/// Comparing two values: as far as the smaller one goes.
-fn smaller(a: Range, b: Range) -> Range {
-    let max = a.max.min(b.max);
-    Range {
-        min: u64::from(max > 0),
-        max,
+fn constant(expr: &Expr) -> Option<i64> {
+    match &expr.kind {
+        Kind::Literal(Literal::Int(n)) => Some(*n),
+        _ => None,
     }
-    .tenth()
 }
 
 fn sum(known: &[Known<'_>]) -> Range {

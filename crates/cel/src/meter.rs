@@ -1,6 +1,9 @@
 //! What an evaluation may cost, and what it has cost so far.
 
+use regex::Regex;
+
 use crate::error::EvalError;
+use crate::regexp;
 
 /// Upstream's limit for one evaluation.
 pub const PER_CALL_LIMIT: u64 = 1_000_000;
@@ -56,6 +59,7 @@ impl Budget {
             limit,
             work: 0,
             last_of_budget: self.remaining < self.per_call,
+            pattern: None,
         }
     }
 
@@ -68,6 +72,9 @@ impl Budget {
 /// Work that upstream's costs do not count, such as comparing deep values, may be this many times the limit.
 const WORK_FACTOR: u64 = 4;
 
+/// Compiling a pattern takes up to milliseconds, which costs know nothing of.
+const PATTERN_WORK: u64 = 20_000;
+
 /// Counts the cost of one evaluation.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -75,6 +82,7 @@ pub(crate) struct Meter {
     limit: u64,
     work: u64,
     last_of_budget: bool,
+    pattern: Option<(Box<str>, Regex)>,
 }
 
 impl Meter {
@@ -105,6 +113,19 @@ impl Meter {
             return Err(self.exceeded());
         }
         Ok(())
+    }
+
+    /// A pattern that is not a constant; one that is used for many elements is compiled once.
+    pub fn regex(&mut self, pattern: &str) -> Result<Regex, EvalError> {
+        if let Some((known, regex)) = &self.pattern
+            && **known == *pattern
+        {
+            return Ok(regex.clone());
+        }
+        self.work(PATTERN_WORK)?;
+        let regex = regexp::compile(pattern).map_err(EvalError::new)?;
+        self.pattern = Some((pattern.into(), regex.clone()));
+        Ok(regex)
     }
 
     fn exceeded(&self) -> EvalError {

@@ -4,11 +4,12 @@ use crate::activation::Activation;
 use crate::check::check;
 use crate::env::{Env, Extension};
 use crate::error::{CompileError, EvalError};
-use crate::estimate::{CostEstimate, estimate};
+use crate::estimate::estimate;
 use crate::eval::Machine;
 use crate::meter::Budget;
 use crate::parser::{Macros, parse};
 use crate::plan::{Node, Planner, Used};
+use crate::range::CostEstimate;
 use crate::types::Type;
 use crate::value::Value;
 

@@ -3,7 +3,6 @@
 
 use crate::error::EvalError;
 use crate::meter::Meter;
-use crate::regexp;
 use crate::value::{Text, Value};
 
 type Result<'a> = std::result::Result<Value<'a>, EvalError>;
@@ -59,15 +58,9 @@ pub(crate) fn ends_with<'a>(args: &[Value<'a>], _: &mut Meter) -> Result<'a> {
     }
 }
 
-fn regex(pattern: &str, meter: &mut Meter) -> std::result::Result<regex::Regex, EvalError> {
-    // Compiling is the expensive part of a pattern that is not a literal.
-    meter.work(1000 + pattern.len() as u64)?;
-    regexp::compile(pattern).map_err(EvalError::new)
-}
-
 pub(crate) fn matches<'a>(args: &[Value<'a>], meter: &mut Meter) -> Result<'a> {
     match args {
-        [Value::String(a), Value::String(b)] => Ok(Value::Bool(regex(b.as_str(), meter)?.is_match(a.as_str()))),
+        [Value::String(a), Value::String(b)] => Ok(Value::Bool(meter.regex(b.as_str())?.is_match(a.as_str()))),
         _ => no!(),
     }
 }
@@ -76,7 +69,7 @@ pub(crate) fn find<'a>(args: &[Value<'a>], meter: &mut Meter) -> Result<'a> {
     let [Value::String(text), Value::String(pattern)] = args else {
         return no!();
     };
-    let found = regex(pattern.as_str(), meter)?.find(text.as_str()).map(|m| m.range());
+    let found = meter.regex(pattern.as_str())?.find(text.as_str()).map(|m| m.range());
     let range = found.unwrap_or(0..0);
     Ok(part(text, range.start, range.end))
 }
@@ -88,7 +81,7 @@ pub(crate) fn find_all<'a>(args: &[Value<'a>], meter: &mut Meter) -> Result<'a> 
         _ => return no!(),
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let regex = regex(pattern.as_str(), meter)?;
+    let regex = meter.regex(pattern.as_str())?;
     let found = regex.find_iter(text.as_str()).take(limit);
     Ok(Value::list(found.map(|m| part(text, m.start(), m.end())).collect()))
 }

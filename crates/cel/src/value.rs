@@ -1,7 +1,6 @@
 //! Values. JSON is never copied: a value of it is a reference, read by its declared
 //! type when it is looked at.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 use crate::authorizer::{Authorizer, Decision, ResourceCheck, Subject};
 use crate::error::EvalError;
 use crate::formats::Format;
+pub use crate::owned::OwnedMap;
 use crate::semver::Version;
 use crate::time::Timestamp;
 use crate::types::{Decl, ObjectType, Opaque as OpaqueType, Semantics, Shape, Type};
@@ -108,41 +108,6 @@ pub trait Fields: Send + Sync {
 impl std::fmt::Debug for dyn Fields + '_ {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Fields")
-    }
-}
-
-/// A map made while evaluating; entries keep their order.
-#[derive(Clone, Debug, Default)]
-pub struct OwnedMap<'a> {
-    entries: Vec<(Value<'a>, Value<'a>)>,
-    index: HashMap<Key<'a>, usize>,
-    /// The object type, if it was made as one.
-    pub type_name: Option<Arc<str>>,
-}
-
-/// What a map finds its entries by: numbers that are equal are one key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Key<'a> {
-    Bool(bool),
-    Int(i64),
-    Uint(u64),
-    String(TextKey<'a>),
-}
-
-#[derive(Clone, Debug)]
-struct TextKey<'a>(Text<'a>);
-
-impl PartialEq for TextKey<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.as_str() == other.0.as_str()
-    }
-}
-
-impl Eq for TextKey<'_> {}
-
-impl std::hash::Hash for TextKey<'_> {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.0.as_str().hash(state);
     }
 }
 
@@ -412,7 +377,7 @@ impl<'a> Map<'a> {
         match self {
             Map::Json(map, _) => map.len(),
             Map::Object(map, object) => object.fields.values().filter(|f| map.contains_key(&*f.json)).count(),
-            Map::Owned(map) => map.entries.len(),
+            Map::Owned(map) => map.entries().len(),
             Map::Lazy(_) => 0,
         }
     }
@@ -430,13 +395,7 @@ impl<'a> Map<'a> {
                 let field = object.fields.get(name)?;
                 Some(Value::read(map.get(&*field.json)?, &field.decl))
             }
-            Map::Owned(map) => {
-                let key = Key::String(TextKey(Text::Borrowed(name)));
-                map.index
-                    .get(&key)
-                    .and_then(|i| map.entries.get(*i))
-                    .map(|(_, v)| Ok(v.clone()))
-            }
+            Map::Owned(map) => map.get(&Value::String(Text::Borrowed(name))).map(|v| Ok(v.clone())),
             Map::Lazy(fields) => fields.get(name),
         }
     }
@@ -447,10 +406,7 @@ impl<'a> Map<'a> {
             return self.field(name.as_str());
         }
         match self {
-            Map::Owned(map) => {
-                let i = map.index.get(&key_of(key)?)?;
-                map.entries.get(*i).map(|(_, v)| Ok(v.clone()))
-            }
+            Map::Owned(map) => map.get(key).map(|v| Ok(v.clone())),
             _ => None,
         }
     }
@@ -469,39 +425,8 @@ impl<'a> Map<'a> {
                 let value = Value::read(map.get(&*field.json)?, &field.decl);
                 Some(value.map(|v| (Value::String(Text::Borrowed(name)), v)))
             })),
-            Map::Owned(map) => Box::new(map.entries.iter().cloned().map(Ok)),
+            Map::Owned(map) => Box::new(map.entries().iter().cloned().map(Ok)),
             Map::Lazy(_) => Box::new(std::iter::empty()),
         }
     }
-}
-
-impl<'a> OwnedMap<'a> {
-    /// Adds an entry; a second one of the same key is an error.
-    pub fn insert(&mut self, key: Value<'a>, value: Value<'a>) -> Result<(), EvalError> {
-        let found = key_of(&key).filter(|_| !matches!(key, Value::Double(_)));
-        let Some(index) = found else {
-            return Err(EvalError::new(format!("unsupported key type: {}", key.type_name())));
-        };
-        if self.index.insert(index, self.entries.len()).is_some() {
-            let shown = crate::convert::display(&key);
-            return Err(EvalError::new(format!("insert failed: key {shown} already exists")));
-        }
-        self.entries.push((key, value));
-        Ok(())
-    }
-}
-
-/// The form of a key under which equal keys meet; `None` if it cannot be a key.
-fn key_of<'a>(key: &Value<'a>) -> Option<Key<'a>> {
-    Some(match key {
-        Value::Bool(b) => Key::Bool(*b),
-        Value::Int(n) => Key::Int(*n),
-        Value::Uint(n) => match i64::try_from(*n) {
-            Ok(n) => Key::Int(n),
-            Err(_) => Key::Uint(*n),
-        },
-        Value::Double(d) if d.fract() == 0.0 && (-9.2e18..9.2e18).contains(d) => Key::Int(*d as i64),
-        Value::String(text) => Key::String(TextKey(text.clone())),
-        _ => return None,
-    })
 }
