@@ -78,7 +78,6 @@ impl Env {
             "map" => Type::Map(any(), any()),
             "null_type" => Type::Null,
             "type" => Type::Type(any()),
-            "dyn" => Type::Dyn,
             "google.protobuf.Timestamp" => Type::Timestamp,
             "google.protobuf.Duration" => Type::Duration,
             "optional_type" => Type::Optional(any()),

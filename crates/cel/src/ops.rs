@@ -149,18 +149,9 @@ pub(crate) fn numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Ordering> {
     }
 }
 
+/// As upstream: the whole number is rounded to the nearest double, so neighbours of large ones are equal.
 fn whole_to_double(whole: i128, double: f64) -> Option<Ordering> {
-    if double.is_nan() {
-        return None;
-    }
-    // Saturates, which keeps the order; the fraction decides between neighbours.
-    let floor = double.floor();
-    let order = whole.cmp(&(floor as i128));
-    Some(if order == Ordering::Equal && double > floor {
-        Ordering::Less
-    } else {
-        order
-    })
+    (whole as f64).partial_cmp(&double)
 }
 
 /// The order of two values; `None` if one is NaN.

@@ -1,7 +1,7 @@
 //! Rules of custom resources: types from schemas, what rules see of objects, list semantics,
 //! what rules cost and may cost.
 
-use cel::{Activation, Budget, Decl, Env, ErrorKind, Program, Value, describe, from_schema};
+use cel::{Activation, Budget, Decl, Env, ErrorKind, EvalError, Fields, Program, Type, Value, describe, from_schema};
 use serde_json::{Value as Json, json};
 
 fn compile(schema: &Json, rule: &str) -> Result<Program, String> {
@@ -223,5 +223,103 @@ fn costs_are_counted_as_upstream_counts_them() {
         let activation = Activation::new().json("self", &object);
         program.evaluate(&activation, &mut budget).expect(rule);
         assert_eq!(budget.last(), cost, "{rule}");
+    }
+}
+
+/// Variables that are expressions themselves, evaluated when they are asked for.
+struct Variables<'v> {
+    replicas: Program,
+    object: &'v Json,
+}
+
+impl Fields for Variables<'_> {
+    fn get<'s>(&'s self, name: &str) -> Option<Result<Value<'s>, EvalError>> {
+        match name {
+            "replicas" => {
+                let activation = Activation::new().json("object", self.object);
+                Some(self.replicas.evaluate(&activation, &mut Budget::default()))
+            }
+            "broken" => Some(Err(EvalError::new("variable is broken"))),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn policies_have_variables_and_dotted_names() {
+    let base = Env::new()
+        .variable("object", Decl::any())
+        .variable("oldObject", Decl::any());
+    let fields = [("replicas", Decl::plain(Type::Int)), ("broken", Decl::any())];
+    let check = Decl::plain(Type::Opaque(cel::types::Opaque::ResourceCheck));
+    let env = base
+        .clone()
+        .variable("variables", Decl::object("kubernetes.variables", fields))
+        .variable("authorizer.requestResource", check);
+    let object = json!({"spec": {"replicas": 3, "namespace": "x"}});
+    let variables = Variables {
+        replicas: Program::compile(&base, "object.spec.replicas").expect("compiles"),
+        object: &object,
+    };
+    for (rule, expected) in [
+        (
+            "variables.replicas == 3 && object.spec.namespace == 'x'",
+            Ok(Some(true)),
+        ),
+        ("variables.broken || variables.replicas > 2", Ok(Some(true))),
+        ("variables.broken == 1", Err("variable is broken".to_owned())),
+        ("oldObject == null", Err("no such attribute(s): oldObject".to_owned())),
+        ("oldObject == null || variables.replicas == 3", Ok(Some(true))),
+    ] {
+        let program = Program::compile(&env, rule).expect(rule);
+        let activation = Activation::new()
+            .json("object", &object)
+            .fields("variables", &variables);
+        let result = program.evaluate(&activation, &mut Budget::default());
+        assert_eq!(
+            result.map(|v| v.as_bool()).map_err(|e| e.to_string()),
+            expected,
+            "{rule}"
+        );
+    }
+    let error = Program::compile(&env, "variables.none == 1").expect_err("not declared");
+    assert!(describe(&error).contains("undefined field 'none'"));
+    assert!(Program::compile(&env, "authorizer.requestResource.check('get').allowed()").is_ok());
+    let error = Program::compile(&env, "authorizer.group('').resource('pods')").expect_err("not declared");
+    assert!(describe(&error).contains("undeclared reference to 'authorizer'"));
+}
+
+#[test]
+fn objects_of_declared_types_can_be_made() {
+    let spec = from_schema(
+        &json!({"type": "object", "properties": {"replicas": {"type": "integer"}}}),
+        "Object.spec",
+        false,
+    );
+    let spec = spec.expect("a type");
+    let root = Decl::object("Object", [("spec", spec.clone())]);
+    let mut env = Env::new();
+    for decl in [&root, &spec] {
+        if let Type::Object(object) = &decl.ty {
+            env = env.object_type(object.clone());
+        }
+    }
+    let program =
+        Program::compile(&env, "Object{spec: Object.spec{replicas: 2}}.spec.replicas == 2").expect("compiles");
+    let result = program.evaluate(&Activation::new(), &mut Budget::default());
+    assert_eq!(result.expect("a value").as_bool(), Some(true));
+    for (source, error) in [
+        ("Object{none: 1} == null", "undefined field 'none'"),
+        (
+            "Object.spec{replicas: 'a'} == null",
+            "expected type of field 'replicas' is 'int' but provided type is 'string'",
+        ),
+        (
+            "Nothing{} == null",
+            "undeclared reference to 'Nothing' (in container '')",
+        ),
+    ] {
+        let found = describe(&Program::compile(&env, source).expect_err(source));
+        assert!(found.contains(error), "{found}");
     }
 }
