@@ -24,7 +24,8 @@ fn pattern(text: u64, pattern: u64) -> u64 {
 
 /// The cost of a selector of some length: parsing it, and making its requirements.
 pub(crate) fn selector(length: u64) -> u64 {
-    LIST + tenth(length) + length.div_ceil(2).saturating_mul(LIST + OBJECT)
+    let requirements = length.div_ceil(2).saturating_mul(LIST + OBJECT);
+    requirements.saturating_add(tenth(length)).saturating_add(LIST)
 }
 
 pub(crate) fn of_call(function: &Function, args: &[Value<'_>], result: &Value<'_>) -> u64 {

@@ -1,4 +1,54 @@
-//! The Common Expression Language as Kubernetes uses it.
+//! The Common Expression Language as Kubernetes 1.36 uses it: validation rules of custom
+//! resources, admission policies, match conditions, device selectors, authorization.
+//!
+//! A pure crate: text and JSON in, values out. It must not know where rules come from, what is
+//! done with what they say, or ask anyone anything; the authorizer is a callback.
+//!
+//! ```
+//! use cel::{Activation, Budget, Env, Program, from_schema};
+//! use serde_json::json;
+//!
+//! let schema = json!({"type": "object", "properties": {"replicas": {"type": "integer"}}});
+//! let decl = from_schema(&schema, "self", false).ok_or("rules see nothing of this schema")?;
+//! let env = Env::new().variable("self", decl);
+//! let program = Program::compile(&env, "self.replicas <= 5").map_err(|e| cel::describe(&e))?;
+//! assert!(program.estimated_cost().max <= cel::PER_CALL_LIMIT);
+//!
+//! let object = json!({"replicas": 3});
+//! let activation = Activation::new().json("self", &object);
+//! let value = program.evaluate(&activation, &mut Budget::default()).map_err(|e| e.to_string())?;
+//! assert_eq!(value.as_bool(), Some(true));
+//! # Ok::<(), String>(())
+//! ```
+//!
+//! # The way of an expression
+//!
+//! `lexer` and `parser` make a tree and expand macros (`macros`), within a length and a depth
+//! that let everything after them recurse. `check` gives types and meanings, by the table of
+//! functions (`decls`, `table`) and unification (`unify`). `estimate` says what it may cost.
+//! `plan` makes the [`Program`]: names become places, functions become pointers, constant
+//! patterns are compiled. `eval` walks that, charging a meter; JSON is borrowed throughout and
+//! read by its declared type ([`Decl`]) when it is looked at.
+//!
+//! # Why not the `cel` crate
+//!
+//! Looked at in version 0.13. Its parser is generated for an ANTLR runtime, which brings lazy
+//! statics, nom and chrono, recurses without a bound of its own and has other messages than
+//! upstream's. There is no checker and no cost, values are copied out of JSON and dispatched
+//! through boxes, and objects have no declared types. What remained would have been a grammar of a
+//! page, so the parser is ours as well. Names clash on purpose: nothing else here is to use that one.
+//!
+//! # Where it differs from upstream
+//!
+//! - The first syntax error is the only one; upstream's parser goes on.
+//! - Constant lists and maps cost nothing, conversions of constants are made once (and charged
+//!   each time); membership in constant lists is charged by their length.
+//! - The target of `optMap` is evaluated once. `cel.bind` evaluates its value even if it is not used.
+//! - Work that upstream's units do not see (comparing deep values, compiling patterns that are not
+//!   constants) is bounded, in proportion to the limit.
+//! - Protocol buffers' own messages, enums and unknown values are not there; Kubernetes has none.
+//! - `%e` and `%f` print as C does, without a locale.
+//! - The extension math has no operations on bits; upstream's base environment has none of it.
 #![warn(missing_docs)]
 
 mod activation;
