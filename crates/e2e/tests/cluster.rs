@@ -42,7 +42,7 @@ fn container(kubectl: &Kubectl, pod: &str) -> Result<String> {
 fn fetch(kubectl: &Kubectl, from: &str, what: &str) -> Result<String> {
     let page = until("an answer", POD, || {
         let ran = kubectl
-            .run(&["exec", from, "--", "wget", "-q", "-T", "3", "-O", "-", what], "")
+            .run(&["exec", from, "--", "timeout", "5", "wget", "-q", "-O", "-", what], "")
             .map_err(|e| e.to_string())?;
         if ran.ok { Ok(ran.stdout) } else { Err(ran.stderr) }
     })?;

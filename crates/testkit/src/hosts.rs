@@ -20,6 +20,8 @@ use crate::{Kubectl, Server, until};
 static COUNT: AtomicU32 = AtomicU32::new(0);
 /// Port of the API.
 const PORT: u16 = 6443;
+/// How long a command may take.
+const RUN: Duration = Duration::from_secs(90);
 /// How long a process that was asked to end may take.
 const END: Duration = Duration::from_secs(30);
 
@@ -179,11 +181,26 @@ impl Host {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    /// The same, however it ends.
+    /// The same, however it ends; what does not end is an error, with what it said.
     pub fn try_allmend(&self, arguments: &[&str]) -> Result<Output> {
+        let (out, err) = (self.files.path().join("out"), self.files.path().join("err"));
         let mut command = self.command(&Server::binary());
         command.args(arguments).arg("--data-dir").arg(self.data_dir());
-        Ok(command.stdin(Stdio::null()).output()?)
+        command.stdout(fs::File::create(&out)?).stderr(fs::File::create(&err)?);
+        let mut child = command.stdin(Stdio::null()).spawn()?;
+        let ended = until("it to end", RUN, || match child.try_wait() {
+            Ok(Some(status)) => Ok(status),
+            _ => Err(tail(&err)),
+        });
+        if ended.is_err() {
+            child.kill()?;
+            child.wait()?;
+        }
+        Ok(Output {
+            status: ended.with_context(|| format!("allmend {}", arguments.join(" ")))?,
+            stdout: fs::read(&out)?,
+            stderr: fs::read(&err)?,
+        })
     }
 
     /// Imports test images by name from `ALLMEND_IMAGES`, once containerd is there.
