@@ -182,6 +182,7 @@ pub(crate) fn display(value: &Value<'_>) -> String {
             Opaque::Cidr(ip, bits) => format!("{ip}/{bits}"),
             Opaque::Quantity(quantity) => quantity.to_string(),
             Opaque::Url(url) => url.source.clone(),
+            Opaque::Semver(version) => version.to_string(),
             _ => opaque.kind().name().to_owned(),
         },
         Value::List(_) | Value::Map(_) | Value::Optional(_) => value.type_name().to_owned(),

@@ -10,6 +10,11 @@ pub const PER_CALL_LIMIT: u64 = 1_000_000;
 /// Upstream's limit for all rules of one custom resource and request.
 pub const PER_REQUEST_LIMIT: u64 = 10_000_000;
 
+/// Upstream's limit for the estimate of one rule, times how often it is evaluated for one object.
+pub const ESTIMATE_LIMIT: u64 = 10_000_000;
+/// Upstream's limit for the estimates of all rules of one schema.
+pub const SCHEMA_ESTIMATE_LIMIT: u64 = 100_000_000;
+
 /// What the caller lets a number of evaluations spend together.
 #[derive(Clone, Debug)]
 pub struct Budget {

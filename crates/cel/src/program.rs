@@ -50,7 +50,8 @@ impl Program {
     }
 
     /// What an evaluation costs by the sizes that are declared. A caller multiplies the maximum by
-    /// how often the rule is evaluated for one object, and refuses what is too much.
+    /// how often the rule is evaluated for one object (the product of [`crate::Decl::max`] of the lists
+    /// and maps it is below) and refuses what is above [`crate::ESTIMATE_LIMIT`].
     pub fn estimated_cost(&self) -> CostEstimate {
         self.estimate
     }

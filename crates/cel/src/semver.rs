@@ -1,6 +1,7 @@
 //! Semantic versions (2.0.0): parsing, order, and the tolerant form with `v` and missing parts.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 /// A version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +78,23 @@ impl Version {
                 (false, true) => Ordering::Less,
                 (false, false) => self.pre.cmp(&other.pre),
             })
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)?;
+        for (i, part) in self.pre.iter().enumerate() {
+            f.write_str(if i == 0 { "-" } else { "." })?;
+            match part {
+                Part::Number(n) => write!(f, "{n}")?,
+                Part::Text(text) => f.write_str(text)?,
+            }
+        }
+        for (i, part) in self.build.iter().enumerate() {
+            write!(f, "{}{part}", if i == 0 { "+" } else { "." })?;
+        }
+        Ok(())
     }
 }
 

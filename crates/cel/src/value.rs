@@ -184,6 +184,13 @@ impl<'a> Value<'a> {
                 .or_else(|| Timestamp::parse(s))
                 .map(Value::Timestamp)
                 .ok_or_else(|| EvalError::new(format!("Invalid date-time formatted string {s}"))),
+            (Json::String(s), Type::Opaque(OpaqueType::Quantity)) => s
+                .parse()
+                .map(|q| Value::opaque(Opaque::Quantity(q)))
+                .map_err(|e: meta::quantity::QuantityError| EvalError::new(e.to_string())),
+            (Json::String(s), Type::Opaque(OpaqueType::Semver)) => Version::parse(s)
+                .map(|v| Value::opaque(Opaque::Semver(v)))
+                .map_err(EvalError::new),
             _ => Err(wrong(json, decl)),
         }
     }

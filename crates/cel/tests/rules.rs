@@ -323,3 +323,32 @@ fn objects_of_declared_types_can_be_made() {
         assert!(found.contains(error), "{found}");
     }
 }
+
+#[test]
+fn values_become_json_and_declared_strings_become_values() {
+    let capacity = Decl::map(Decl::plain(Type::Opaque(cel::types::Opaque::Quantity)), None);
+    let version = Decl::plain(Type::Opaque(cel::types::Opaque::Semver));
+    let device = Decl::object("device", [("capacity", capacity), ("version", version)]);
+    let env = Env::new().variable("device", device);
+    let device = json!({"capacity": {"memory": "80Gi"}, "version": "1.2.3-rc.1+b.2"});
+    let evaluate = |source: &str| {
+        let program = Program::compile(&env, source).expect(source);
+        let activation = Activation::new().json("device", &device);
+        program
+            .evaluate(&activation, &mut Budget::default())
+            .expect(source)
+            .to_json()
+    };
+    let rule = "device.capacity.memory.compareTo(quantity('40Gi')) > 0 && device.version.isLessThan(semver('2.0.0'))";
+    assert_eq!(evaluate(rule), Some(json!(true)));
+    assert_eq!(evaluate("device"), Some(device.clone()));
+    assert_eq!(
+        evaluate(
+            "{'a': dyn([dyn(1), 2u, 1.5, null, b'hi', 'x']), 'b': dyn({'c': dyn(duration('1s')), 'd': timestamp(0)})}"
+        ),
+        Some(json!({"a": [1, 2, 1.5, null, "aGk=", "x"], "b": {"c": "1s", "d": "1970-01-01T00:00:00Z"}}))
+    );
+    assert_eq!(evaluate("{1: 2}"), None);
+    assert_eq!(evaluate("int"), None);
+    assert_eq!(evaluate("0.0 / 0.0"), None);
+}
