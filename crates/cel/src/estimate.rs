@@ -122,12 +122,6 @@ impl<'e> Estimator<'e> {
     }
 
     fn known(&mut self, expr: &'e Expr) -> Known<'e> {
-        let plain = |cost: u64| Known {
-            cost: Range::exactly(cost),
-            size: None,
-            entry: None,
-            place: Place::Nowhere,
-        };
         if let Some(Meaning::Variable(name)) = self.checked.meanings.get(expr.id as usize) {
             let place = self
                 .env
@@ -169,6 +163,27 @@ impl<'e> Estimator<'e> {
                 }
             }
             Kind::Call { target, args, .. } => self.call(expr, target.as_deref(), args),
+            Kind::List(_) | Kind::Map(_) | Kind::Struct { .. } => self.made(expr),
+            Kind::Fold(fold) => self.fold(fold),
+            Kind::Bind(bind) => {
+                let init = self.node(&bind.init);
+                let body = self.within(bind, init);
+                let cost = body.cost.plus(init.cost).plus(Range::exactly(cost::LIST));
+                Known { cost, ..body }
+            }
+            Kind::OptMap { bind, .. } => {
+                let init = self.node(&bind.init);
+                let body = self.within(bind, Known { size: None, ..init });
+                let taken = body.cost.plus(Range::exactly(cost::LIST + 2));
+                let cost = init.cost.plus(Range { min: 0, ..taken });
+                Known { cost, ..plain(0) }
+            }
+        }
+    }
+
+    /// Lists, maps and objects that the expression makes.
+    fn made(&mut self, expr: &'e Expr) -> Known<'e> {
+        match &expr.kind {
             Kind::List(items) => {
                 let items: Vec<_> = items.iter().map(|(e, _)| self.node(e)).collect();
                 let cost = sum(&items).plus(Range::exactly(cost::LIST));
@@ -202,20 +217,7 @@ impl<'e> Estimator<'e> {
                 let cost = sum(&fields).plus(Range::exactly(cost::OBJECT));
                 Known { cost, ..plain(0) }
             }
-            Kind::Fold(fold) => self.fold(fold),
-            Kind::Bind(bind) => {
-                let init = self.node(&bind.init);
-                let body = self.within(bind, init);
-                let cost = body.cost.plus(init.cost).plus(Range::exactly(cost::LIST));
-                Known { cost, ..body }
-            }
-            Kind::OptMap { bind, .. } => {
-                let init = self.node(&bind.init);
-                let body = self.within(bind, Known { size: None, ..init });
-                let taken = body.cost.plus(Range::exactly(cost::LIST + 2));
-                let cost = init.cost.plus(Range { min: 0, ..taken });
-                Known { cost, ..plain(0) }
-            }
+            _ => plain(0),
         }
     }
 
@@ -339,6 +341,16 @@ impl<'e> Estimator<'e> {
         by_entry
             .or_else(by_place)
             .unwrap_or(if scalar { Range::exactly(1) } else { UNKNOWN })
+    }
+}
+
+/// A cost, and nothing else known.
+fn plain<'e>(cost: u64) -> Known<'e> {
+    Known {
+        cost: Range::exactly(cost),
+        size: None,
+        entry: None,
+        place: Place::Nowhere,
     }
 }
 

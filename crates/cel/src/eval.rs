@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crate::activation::Activation;
+use crate::convert::display;
 use crate::cost;
+use crate::decls::Function;
 use crate::error::EvalError;
 use crate::lists;
 use crate::meter::Meter;
@@ -59,20 +61,7 @@ impl<'a> Machine<'a, '_> {
                     _ => Err(EvalError::no_such_overload()),
                 }
             }
-            Node::Call(function, args) => match &**args {
-                [a] => {
-                    let args = [self.eval(a)?];
-                    self.call(function, &args)
-                }
-                [a, b] => {
-                    let args = [self.eval(a)?, self.eval(b)?];
-                    self.call(function, &args)
-                }
-                args => {
-                    let args = args.iter().map(|a| self.eval(a)).collect::<Result<Vec<_>>>()?;
-                    self.call(function, &args)
-                }
-            },
+            Node::Call(function, args) => self.apply(function, args),
             Node::NotStrictlyFalse(inner) => {
                 let inner = self.eval(inner);
                 self.meter.charge(1)?;
@@ -101,34 +90,8 @@ impl<'a> Machine<'a, '_> {
     /// The rarer nodes: apart, so that the frame of the others stays small.
     fn rest(&mut self, node: &'a Node) -> Result<Value<'a>> {
         match node {
-            Node::Index(sides) => {
-                let [operand, index] = &**sides;
-                let (operand, index) = (self.eval(operand)?, self.eval(index)?);
-                self.meter.charge(cost::SELECT)?;
-                if let Value::Optional(inner) = &operand {
-                    return match inner {
-                        None => Ok(Value::Optional(None)),
-                        Some(inner) => Ok(Value::Optional(find(inner, &index)?.map(Arc::new))),
-                    };
-                }
-                find(&operand, &index)?.ok_or_else(|| match operand {
-                    Value::List(_) => {
-                        EvalError::new(format!("index out of bounds: {}", crate::convert::display(&index)))
-                    }
-                    _ => EvalError::no_such_key(crate::convert::display(&index)),
-                })
-            }
-            Node::OptIndex(sides) => {
-                let [operand, index] = &**sides;
-                let (operand, index) = (self.eval(operand)?, self.eval(index)?);
-                self.meter.charge(cost::SELECT)?;
-                let found = match &operand {
-                    Value::Optional(None) => None,
-                    Value::Optional(Some(inner)) => find(inner, &index)?,
-                    operand => find(operand, &index)?,
-                };
-                Ok(Value::Optional(found.map(Arc::new)))
-            }
+            Node::Index(sides) => self.index(sides),
+            Node::OptIndex(sides) => self.opt_index(sides),
             Node::OrElse(sides, value) => {
                 let [first, second] = &**sides;
                 match self.eval(first)? {
@@ -142,6 +105,31 @@ impl<'a> Machine<'a, '_> {
                 Value::Int(0) => Ok(sum.1.clone()),
                 other => Ok(other),
             },
+            Node::Bind(bind) => {
+                let (slot, init, body) = &**bind;
+                let value = self.eval(init);
+                self.meter.charge(cost::LIST)?;
+                self.within(*slot, value, body)
+            }
+            Node::OptMap(map) => {
+                let (slot, init, body, flat) = &**map;
+                match self.eval(init)? {
+                    Value::Optional(None) => Ok(Value::Optional(None)),
+                    Value::Optional(Some(inner)) => {
+                        self.meter.charge(cost::LIST + 2)?;
+                        let value = self.within(*slot, Ok(Value::clone(&inner)), body)?;
+                        Ok(if *flat { value } else { Value::some(value) })
+                    }
+                    _ => Err(EvalError::no_such_overload()),
+                }
+            }
+            other => self.made(other),
+        }
+    }
+
+    /// Lists, maps and objects that the expression makes.
+    fn made(&mut self, node: &'a Node) -> Result<Value<'a>> {
+        match node {
             Node::List(items) => {
                 let mut out = Vec::with_capacity(items.len());
                 for (item, optional) in items {
@@ -174,26 +162,36 @@ impl<'a> Machine<'a, '_> {
                 self.meter.charge(cost::OBJECT)?;
                 Ok(Value::Map(Map::Owned(Arc::new(out))))
             }
-            Node::Bind(bind) => {
-                let (slot, init, body) = &**bind;
-                let value = self.eval(init);
-                self.meter.charge(cost::LIST)?;
-                self.within(*slot, value, body)
-            }
-            Node::OptMap(map) => {
-                let (slot, init, body, flat) = &**map;
-                match self.eval(init)? {
-                    Value::Optional(None) => Ok(Value::Optional(None)),
-                    Value::Optional(Some(inner)) => {
-                        self.meter.charge(cost::LIST + 2)?;
-                        let value = self.within(*slot, Ok(Value::clone(&inner)), body)?;
-                        Ok(if *flat { value } else { Value::some(value) })
-                    }
-                    _ => Err(EvalError::no_such_overload()),
-                }
-            }
             _ => Err(EvalError::no_such_overload()),
         }
+    }
+
+    fn index(&mut self, sides: &'a [Node; 2]) -> Result<Value<'a>> {
+        let [operand, index] = sides;
+        let (operand, index) = (self.eval(operand)?, self.eval(index)?);
+        self.meter.charge(cost::SELECT)?;
+        if let Value::Optional(inner) = &operand {
+            return match inner {
+                None => Ok(Value::Optional(None)),
+                Some(inner) => Ok(Value::Optional(find(inner, &index)?.map(Arc::new))),
+            };
+        }
+        find(&operand, &index)?.ok_or_else(|| match operand {
+            Value::List(_) => EvalError::new(format!("index out of bounds: {}", display(&index))),
+            _ => EvalError::no_such_key(display(&index)),
+        })
+    }
+
+    fn opt_index(&mut self, sides: &'a [Node; 2]) -> Result<Value<'a>> {
+        let [operand, index] = sides;
+        let (operand, index) = (self.eval(operand)?, self.eval(index)?);
+        self.meter.charge(cost::SELECT)?;
+        let found = match &operand {
+            Value::Optional(None) => None,
+            Value::Optional(Some(inner)) => find(inner, &index)?,
+            operand => find(operand, &index)?,
+        };
+        Ok(Value::Optional(found.map(Arc::new)))
     }
 
     fn variable(&mut self, index: u16) -> Result<Value<'a>> {
@@ -230,7 +228,25 @@ impl<'a> Machine<'a, '_> {
         result
     }
 
-    fn call(&mut self, function: &'static crate::decls::Function, args: &[Value<'a>]) -> Result<Value<'a>> {
+    /// Evaluates the arguments, few of them without allocating, and calls.
+    fn apply(&mut self, function: &'static Function, args: &'a [Node]) -> Result<Value<'a>> {
+        match args {
+            [a] => {
+                let args = [self.eval(a)?];
+                self.call(function, &args)
+            }
+            [a, b] => {
+                let args = [self.eval(a)?, self.eval(b)?];
+                self.call(function, &args)
+            }
+            args => {
+                let args = args.iter().map(|a| self.eval(a)).collect::<Result<Vec<_>>>()?;
+                self.call(function, &args)
+            }
+        }
+    }
+
+    fn call(&mut self, function: &'static Function, args: &[Value<'a>]) -> Result<Value<'a>> {
         let result = (function.run)(args, &mut self.meter)?;
         self.meter.charge(cost::of_call(function, args, &result))?;
         Ok(result)

@@ -405,6 +405,6 @@ fn shared_values_do_not_explode() {
             drop(program.evaluate(&activation, &mut Budget::default()));
         }
         let took = start.elapsed();
-        assert!(took < Duration::from_secs(5), "{took:?} for {source:.200}");
+        assert!(took < Duration::from_secs(20), "{took:?} for {source:.200}");
     }
 }
