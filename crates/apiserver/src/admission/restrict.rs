@@ -12,53 +12,9 @@ use crate::auth::{Access, not_covered, rules_of_role};
 use crate::core::Core;
 use crate::identity::MASTERS;
 
-pub(super) struct NodeRestriction;
+mod node;
 
-#[async_trait]
-impl Admission for NodeRestriction {
-    fn name(&self) -> &'static str {
-        "NodeRestriction"
-    }
-
-    fn handles(&self, a: &Attributes<'_>) -> bool {
-        a.call.user.as_node().is_some() && matches!(&*a.kind().kind, "Node" | "Pod" | "Lease")
-    }
-
-    async fn validate(&self, core: &Core, a: &mut Attributes<'_>) -> Result<(), Status> {
-        let Some(node) = a.call.user.as_node() else {
-            return Ok(());
-        };
-        let own = |name: &str| name == node;
-        match (&*a.kind().kind, a.operation) {
-            ("Node", _) if !own(a.target.name) => Err(a.target.forbidden(format!(
-                "node \"{node}\" is not allowed to modify node \"{}\"",
-                a.target.name
-            ))),
-            ("Pod", Operation::Create) => {
-                let mirror = a
-                    .object
-                    .pointer("/metadata/annotations")
-                    .is_some_and(|x| x.get("kubernetes.io/config.mirror").is_some());
-                let on = a
-                    .object
-                    .pointer("/spec/nodeName")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
-                if mirror && own(on) {
-                    return Ok(());
-                }
-                Err(a.target.forbidden(format!("pod does not have \"kubernetes.io/config.mirror\" annotation, node \"{node}\" can only create mirror pods")))
-            }
-            ("Pod", _) if !core.pod_is_on(node, a.target.namespace, a.target.name) => Err(a.target.forbidden(format!(
-                "node \"{node}\" can only update pods with spec.nodeName set to itself"
-            ))),
-            ("Lease", _) if a.target.namespace != "kube-node-lease" || !own(a.target.name) => Err(a
-                .target
-                .forbidden(format!("node \"{node}\" can only access its own lease"))),
-            _ => Ok(()),
-        }
-    }
-}
+pub(super) use node::NodeRestriction;
 
 /// Nobody grants what they do not hold, unless allowed to `escalate` or `bind`.
 pub(super) struct Escalation;

@@ -2,6 +2,7 @@
 //! Must not grant a node anything about another node's pods.
 
 use kinds::Kind;
+use meta::Object;
 use serde_json::Value;
 
 use super::access::Access;
@@ -34,15 +35,50 @@ impl Core {
 
     /// Whether a pod on the node names the object.
     fn node_uses(&self, node: &str, access: &Access<'_>) -> bool {
+        self.any_pod_on(node, access.namespace, |pod| {
+            names(&pod.to_value(), access) || self.machine_names(pod, access)
+        })
+    }
+
+    /// Whether any pod of a namespace that is on a node has a property.
+    pub(crate) fn any_pod_on(&self, node: &str, namespace: &str, has: impl Fn(&Object) -> bool) -> bool {
         let Some(pods) = self.catalog.find("", "pods") else {
             return false;
         };
         let (snapshot, _) = pods.cache.snapshot();
-        let (low, high) = (format!("{}/", access.namespace), format!("{}0", access.namespace));
+        let (low, high) = (format!("{namespace}/"), format!("{namespace}0"));
         let range = snapshot.range::<str, _>((std::ops::Bound::Included(&*low), std::ops::Bound::Excluded(&*high)));
         let kind: &Kind = &pods.kind;
         let mut on_node = range.filter(|(_, item)| item.field(kind, "spec.nodeName") == node);
-        on_node.any(|(_, item)| names(&item.object.to_value(), access))
+        on_node.any(|(_, item)| has(&item.object))
+    }
+
+    /// Whether the machine that a pod runs names the object: its disks are made by the node.
+    fn machine_names(&self, pod: &Object, access: &Access<'_>) -> bool {
+        let Some(owner) = pod.controller().filter(|o| o.kind == "VirtualMachineInstance") else {
+            return false;
+        };
+        let machines = self.catalog.find("kubevirt.io", "virtualmachineinstances");
+        let key = object_key(access.namespace, &owner.name);
+        let Some(machine) = machines.and_then(|m| m.cache.get(&key)) else {
+            return false;
+        };
+        if machine.object.uid() != owner.uid {
+            return false;
+        }
+        let volumes = &machine.object.to_value()["spec"]["volumes"];
+        match access.resource {
+            "secrets" => refers(volumes, access.name, &["secret", "secretRef", "networkDataSecretRef"]),
+            "configmaps" => refers(volumes, access.name, &["configMap"]),
+            "persistentvolumeclaims" => {
+                let mut all = volumes.as_array().into_iter().flatten();
+                all.any(|v| {
+                    let named = |field: &str, key: &str| v[field][key].as_str() == Some(access.name);
+                    named("persistentVolumeClaim", "claimName") || named("dataVolume", "name")
+                })
+            }
+            _ => false,
+        }
     }
 
     /// Whether a pod runs on a node.

@@ -124,6 +124,11 @@ impl Core {
             "serviceaccount": {"name": account.name(), "uid": account.uid()},
         });
         self.bind_token(target, &spec["boundObjectRef"], &mut bound)?;
+        if let Some(node) = call.user.as_node()
+            && bound["node"]["name"] != node
+        {
+            return Err(target.forbidden("node requested token not bound to a pod on it"));
+        }
         let now = call.now.as_second();
         let expires = now + seconds;
         let claims = json!({
