@@ -187,7 +187,7 @@ fn validate_job(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let empty = Value::Null;
     let pod = spec.pointer("/template/spec").unwrap_or(&empty);
     let at = path.child("template").child("spec");
-    validate_spec(pod, &at, errors);
+    validate_spec(pod, &at, false, errors);
     let policy = text(pod, "restartPolicy");
     if !["OnFailure", "Never"].contains(&policy) {
         errors.add(

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::columns::{AGE, age, column, containers, labels, selector, wide};
 use crate::edit::{default, default_text, int, object, text};
-use crate::pods::{default_template, validate_template};
+use crate::pods::{Owner, default_template, validate_template};
 use crate::schemas::typed;
 use crate::{Cell, Declared, Strategy, Subresource};
 
@@ -36,6 +36,12 @@ pub(super) fn kind() -> Declared {
         )
     }
 }
+
+/// What upstream's messages call it.
+const OWNER: Owner = Owner {
+    kind: "DaemonSet",
+    selector: "daemonset",
+};
 
 struct DaemonSet;
 
@@ -67,7 +73,7 @@ impl Strategy for DaemonSet {
 
     fn validate_create(&self, set: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        validate_template(&set["spec"], &Path::new("spec"), &["Always"], &mut errors);
+        validate_template(&set["spec"], &Path::new("spec"), &OWNER, &mut errors);
         errors
     }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::SCALE;
 use crate::columns::{AGE, age, column, containers, selector, wide};
 use crate::edit::{default, default_text, int, object, text};
-use crate::pods::{default_template, validate_template};
+use crate::pods::{Owner, default_template, validate_template};
 use crate::schemas::typed;
 use crate::{Cell, Declared, Strategy, Subresource};
 
@@ -35,6 +35,12 @@ pub(super) fn kind() -> Declared {
     }
 }
 
+/// What upstream's messages call it.
+const OWNER: Owner = Owner {
+    kind: "ReplicaSet",
+    selector: "deployment",
+};
+
 struct Deployment;
 
 impl Strategy for Deployment {
@@ -58,7 +64,7 @@ impl Strategy for Deployment {
     fn validate_create(&self, deployment: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&deployment["spec"], Path::new("spec"));
-        validate_template(spec, &path, &["Always"], &mut errors);
+        validate_template(spec, &path, &OWNER, &mut errors);
         for field in [
             "replicas",
             "minReadySeconds",

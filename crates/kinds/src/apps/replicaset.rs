@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::SCALE;
 use crate::columns::{AGE, age, column, containers, selector, wide};
 use crate::edit::{default, int, object};
-use crate::pods::{default_template, validate_template};
+use crate::pods::{Owner, default_template, validate_template};
 use crate::schemas::typed;
 use crate::{Cell, Declared, Strategy, Subresource};
 
@@ -36,6 +36,12 @@ pub(super) fn kind() -> Declared {
     }
 }
 
+/// What upstream's messages call it.
+const OWNER: Owner = Owner {
+    kind: "ReplicaSet",
+    selector: "deployment",
+};
+
 struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
@@ -52,7 +58,7 @@ impl Strategy for ReplicaSet {
     fn validate_create(&self, set: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let path = Path::new("spec");
-        validate_template(&set["spec"], &path, &["Always"], &mut errors);
+        validate_template(&set["spec"], &path, &OWNER, &mut errors);
         if let Some(n) = set["spec"]["replicas"].as_i64().filter(|n| *n < 0) {
             errors.invalid(&path.child("replicas"), n, "must be greater than or equal to 0");
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::SCALE;
 use crate::columns::{AGE, age, column, containers, wide};
 use crate::edit::{default, default_text, int, items_mut, object, text};
-use crate::pods::{default_template, validate_template};
+use crate::pods::{Owner, default_template, validate_template};
 use crate::schemas::typed;
 use crate::{Cell, Declared, Strategy, Subresource};
 
@@ -31,6 +31,12 @@ pub(super) fn kind() -> Declared {
         )
     }
 }
+
+/// What upstream's messages call it.
+const OWNER: Owner = Owner {
+    kind: "StatefulSet",
+    selector: "statefulset",
+};
 
 struct StatefulSet;
 
@@ -82,7 +88,7 @@ impl Strategy for StatefulSet {
     fn validate_create(&self, set: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&set["spec"], Path::new("spec"));
-        validate_template(spec, &path, &["Always"], &mut errors);
+        validate_template(spec, &path, &OWNER, &mut errors);
         if let Some(n) = spec["replicas"].as_i64().filter(|n| *n < 0) {
             errors.invalid(&path.child("replicas"), n, "must be greater than or equal to 0");
         }

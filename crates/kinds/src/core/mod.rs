@@ -10,6 +10,8 @@ mod pod;
 mod service;
 mod storage;
 
+pub(crate) use storage::check_claim_spec;
+
 use crate::Declared;
 
 /// Kinds of the core group.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::columns::{AGE, column, wide};
 use crate::edit::{object, set, text};
-use crate::pods::{default_spec, qos_class, status_cells, validate_spec};
+use crate::pods::{check_update, default_pod, qos_class, status_cells, validate_spec};
 use crate::schemas::typed;
 use crate::{Cell, Context, Declared, Strategy, Subresource};
 
@@ -40,6 +40,7 @@ pub(super) fn kind() -> Declared {
             "spec.hostNetwork",
             "status.phase",
             "status.podIP",
+            "status.podIPs",
             "status.nominatedNodeName",
         ],
         ..super::core_kind("Pod", "pods", "pod", &["po"]).with(
@@ -63,14 +64,6 @@ pub(super) fn kind() -> Declared {
 
 struct Pod;
 
-/// Fields of the spec that may change after creation.
-const MUTABLE: [&str; 4] = [
-    "activeDeadlineSeconds",
-    "tolerations",
-    "terminationGracePeriodSeconds",
-    "schedulingGates",
-];
-
 impl Strategy for Pod {
     fn prepare_create(&self, _: &Context<'_>, pod: &mut Value) {
         let class = qos_class(&pod["spec"]);
@@ -81,48 +74,36 @@ impl Strategy for Pod {
 
     fn default(&self, pod: &mut Value) {
         if let Some(spec) = object(pod, "spec") {
-            default_spec(spec);
-            crate::edit::default(spec, "enableServiceLinks", true);
+            default_pod(spec);
         }
     }
 
     fn validate_create(&self, pod: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        validate_spec(&pod["spec"], &Path::new("spec"), &mut errors);
+        validate_spec(&pod["spec"], &Path::new("spec"), true, &mut errors);
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate_create(new);
-        let strip = |pod: &Value| {
-            let mut spec = pod["spec"].clone();
-            for field in MUTABLE {
-                crate::edit::drop(&mut spec, field);
-            }
-            for list in ["containers", "initContainers"] {
-                for c in crate::edit::items_mut(&mut spec, list) {
-                    crate::edit::drop(c, "image");
-                }
-            }
-            crate::edit::drop(&mut spec, "ephemeralContainers");
-            spec
-        };
-        let (was, is) = (strip(old), strip(new));
-        if was != is {
-            // Binding sets the node's name through its own door.
-            errors.forbidden(
-                &Path::new("spec"),
-                "pod updates may not change fields other than `spec.containers[*].image`,\
-                 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to \
-                 existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was \
-                 previously negative)",
-            );
-        }
+        check_update(new, old, &mut errors);
         errors
     }
 
     fn row(&self, pod: &Value, now: Timestamp) -> Vec<Cell> {
         status_cells(pod, now)
+    }
+
+    fn field(&self, pod: &Value, path: &str) -> String {
+        match path {
+            "spec.hostNetwork" => (pod["spec"]["hostNetwork"] == true).to_string(),
+            // Of several addresses, any that is asked for would do; a field has one value.
+            "status.podIP" | "status.podIPs" => text(&pod["status"], "podIP").to_owned(),
+            _ => {
+                let found = path.split('.').try_fold(pod, |v, part| v.get(part));
+                found.and_then(Value::as_str).unwrap_or_default().to_owned()
+            }
+        }
     }
 
     fn delete_grace(&self, pod: &Value, asked: Option<i64>) -> Option<i64> {

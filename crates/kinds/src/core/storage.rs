@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1;
-use meta::field::{ErrorList, Path};
+use meta::field::{ErrorList, Path, quoted};
 use serde_json::{Value, json};
 
 use crate::columns::{AGE, age, column, text_or_none, wide};
@@ -96,6 +96,62 @@ fn check_modes(spec: &Value, errors: &mut ErrorList) {
     }
 }
 
+/// Checks the spec of a claim, or of a template of one.
+pub(crate) fn check_claim_spec(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    check_claim_modes(spec, &path.child("accessModes"), errors);
+    crate::check::label_selector(&spec["selector"], &path.child("selector"), errors);
+    let at = path.child("resources").key("storage");
+    match spec.pointer("/resources/requests/storage") {
+        None | Some(Value::Null) => errors.required(&at, ""),
+        Some(given) => match crate::check::quantity(given) {
+            Some(q) if !q.is_negative() && !q.is_zero() => {}
+            Some(q) => errors.invalid(&at, quoted(&q.to_string()), "must be greater than zero"),
+            None => errors.invalid(&at, crate::check::show(given), "must be a valid resource quantity"),
+        },
+    }
+    for field in ["storageClassName", "volumeAttributesClassName"] {
+        let name = text(spec, field);
+        if !name.is_empty() {
+            crate::check::named(name, meta::names::dns1123_subdomain, &path.child(field), errors);
+        }
+    }
+    crate::check::one_of(spec, "volumeMode", &["Block", "Filesystem"], path, errors);
+    check_source(spec, path, errors);
+}
+
+fn check_claim_modes(spec: &Value, at: &Path, errors: &mut ErrorList) {
+    if items(spec, "accessModes").next().is_none() {
+        errors.required(at, "at least 1 access mode is required");
+    }
+    let mut known: Vec<&str> = MODES.iter().map(|(long, _)| *long).collect();
+    known.sort_unstable();
+    let given: Vec<&str> = items(spec, "accessModes").filter_map(Value::as_str).collect();
+    for mode in &given {
+        if !known.contains(mode) {
+            errors.not_supported(at, mode, &known);
+        }
+    }
+    if given.len() > 1 && given.contains(&"ReadWriteOncePod") {
+        errors.forbidden(at, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+/// Where a claim's first content comes from.
+fn check_source(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    for field in ["dataSource", "dataSourceRef"] {
+        let (source, at) = (&spec[field], path.child(field));
+        if !source.is_object() {
+            continue;
+        }
+        crate::check::required(source, "name", &at, errors);
+        crate::check::required(source, "kind", &at, errors);
+        if text(source, "apiGroup").is_empty() && text(source, "kind") != "PersistentVolumeClaim" {
+            let words = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            errors.invalid(&at, quoted(text(source, "kind")), words);
+        }
+    }
+}
+
 impl Strategy for Claim {
     fn prepare_create(&self, _: &Context<'_>, claim: &mut Value) {
         set(claim, "status", json!({"phase": "Pending"}));
@@ -109,19 +165,7 @@ impl Strategy for Claim {
 
     fn validate_create(&self, claim: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        let spec = &claim["spec"];
-        check_modes(spec, &mut errors);
-        let at = Path::new("spec").child("resources").key("storage");
-        match spec
-            .pointer("/resources/requests/storage")
-            .and_then(Value::as_str)
-            .map(str::parse::<meta::Quantity>)
-        {
-            None => errors.required(&at, ""),
-            Some(Ok(q)) if !q.is_negative() && !q.is_zero() => {}
-            Some(Ok(q)) => errors.invalid(&at, meta::field::quoted(&q.to_string()), "must be greater than zero"),
-            Some(Err(e)) => errors.invalid(&at, spec["resources"]["requests"]["storage"].clone(), e.to_string()),
-        }
+        check_claim_spec(&claim["spec"], &Path::new("spec"), &mut errors);
         errors
     }
 

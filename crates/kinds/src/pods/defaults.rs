@@ -13,6 +13,26 @@ pub(crate) fn default_template(parent: &mut Value) {
     }
 }
 
+/// Defaults of a pod's own spec, which has some that templates have not.
+pub(crate) fn default_pod(spec: &mut Value) {
+    default_spec(spec);
+    default(spec, "enableServiceLinks", true);
+    let on_host = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
+    for list in ["initContainers", "containers"] {
+        for container in items_mut(spec, list) {
+            default_requests(container);
+            for port in items_mut(container, "ports") {
+                if on_host && let Some(number) = port.get("containerPort").cloned() {
+                    default(port, "hostPort", number);
+                }
+            }
+        }
+    }
+    if spec.get("resources").is_some_and(Value::is_object) {
+        default_requests(spec);
+    }
+}
+
 /// Defaults of a PodSpec.
 pub(crate) fn default_spec(spec: &mut Value) {
     default_text(spec, "restartPolicy", "Always");
@@ -21,11 +41,8 @@ pub(crate) fn default_spec(spec: &mut Value) {
     default(spec, "terminationGracePeriodSeconds", 30);
     default(spec, "securityContext", json!({}));
     mirror_service_account(spec);
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool).unwrap_or(false);
     for list in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in items_mut(spec, list) {
-            default_container(container, host_network && list != "ephemeralContainers");
-        }
+        items_mut(spec, list).for_each(default_container);
     }
     for volume in items_mut(spec, "volumes") {
         default_volume(volume);
@@ -43,24 +60,19 @@ fn mirror_service_account(spec: &mut Value) {
     }
 }
 
-fn default_container(container: &mut Value, host_network: bool) {
+fn default_container(container: &mut Value) {
     default_text(container, "terminationMessagePath", "/dev/termination-log");
     default_text(container, "terminationMessagePolicy", "File");
     let image = text(container, "image").to_owned();
-    if !image.is_empty() {
-        default_text(
-            container,
-            "imagePullPolicy",
-            if is_latest(&image) { "Always" } else { "IfNotPresent" },
-        );
-    }
+    let latest = !image.is_empty() && is_latest(&image);
+    default_text(
+        container,
+        "imagePullPolicy",
+        if latest { "Always" } else { "IfNotPresent" },
+    );
     default(container, "resources", json!({}));
-    default_requests(container);
     for port in items_mut(container, "ports") {
         default_text(port, "protocol", "TCP");
-        if host_network && let Some(number) = port.get("containerPort").cloned() {
-            default(port, "hostPort", number);
-        }
     }
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(probe).filter(|p| p.is_object()) {
@@ -143,6 +155,9 @@ fn default_volume(volume: &mut Value) {
             default_field_ref(item);
         }
     }
+    if let Some(claim) = volume.pointer_mut("/ephemeral/volumeClaimTemplate/spec") {
+        default_text(claim, "volumeMode", "Filesystem");
+    }
     if let Some(path) = volume.get_mut("hostPath").filter(|p| p.is_object()) {
         default(path, "type", "");
     }
@@ -212,7 +227,7 @@ mod tests {
             "resources": {"limits": {"memory": "1Gi"}},
             "readinessProbe": {"httpGet": {"port": 80}},
         }], "volumes": [{"name": "v"}, {"name": "s", "secret": {"secretName": "x"}}]});
-        default_spec(&mut spec);
+        default_pod(&mut spec);
         let c = &spec["containers"][0];
         assert_eq!(c["imagePullPolicy"], "Always");
         assert_eq!(c["resources"]["requests"]["memory"], "1Gi");
