@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1;
-use meta::field::{ErrorList, Path, quoted};
-use serde_json::{Value, json};
+use meta::field::{ErrorList, Path};
+use serde_json::Value;
 
-use super::SCALE;
+use super::{SCALE, check_counts, check_rolling};
+use crate::check::{immutable, not_negative};
 use crate::columns::{AGE, age, column, containers, selector, wide};
 use crate::edit::{default, default_text, int, object, text};
 use crate::pods::{Owner, default_template, validate_template};
@@ -22,8 +23,8 @@ pub(super) fn kind() -> Declared {
             const {
                 &[
                     column("Ready", "string"),
-                    column("Up-to-date", "integer"),
-                    column("Available", "integer"),
+                    column("Up-to-date", "string"),
+                    column("Available", "string"),
                     AGE,
                     wide("Containers", "string"),
                     wide("Images", "string"),
@@ -64,36 +65,53 @@ impl Strategy for Deployment {
     fn validate_create(&self, deployment: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&deployment["spec"], Path::new("spec"));
+        not_negative(spec, &["replicas"], &path, &mut errors);
         validate_template(spec, &path, &OWNER, &mut errors);
-        for field in [
-            "replicas",
-            "minReadySeconds",
-            "revisionHistoryLimit",
-            "progressDeadlineSeconds",
-        ] {
-            if let Some(n) = spec.get(field).and_then(Value::as_i64).filter(|n| *n < 0) {
-                errors.invalid(&path.child(field), n, "must be greater than or equal to 0");
+        validate_strategy(&spec["strategy"], &path.child("strategy"), &mut errors);
+        not_negative(spec, &["minReadySeconds", "revisionHistoryLimit"], &path, &mut errors);
+        if let Some(deadline) = spec["progressDeadlineSeconds"].as_i64() {
+            let at = path.child("progressDeadlineSeconds");
+            not_negative(spec, &["progressDeadlineSeconds"], &path, &mut errors);
+            if deadline <= int(spec, "/minReadySeconds") {
+                errors.invalid(&at, deadline, "must be greater than minReadySeconds");
             }
         }
-        if int(spec, "/progressDeadlineSeconds") <= int(spec, "/minReadySeconds")
-            && spec.get("minReadySeconds").is_some()
-        {
-            let n = int(spec, "/progressDeadlineSeconds");
-            errors.invalid(
-                &path.child("progressDeadlineSeconds"),
-                n,
-                "must be greater than minReadySeconds",
-            );
-        }
-        validate_strategy(&spec["strategy"], &path.child("strategy"), &mut errors);
         errors
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
         let mut errors = self.validate_create(new);
-        if new["spec"]["selector"] != old["spec"]["selector"] {
-            let at = Path::new("spec").child("selector");
-            errors.invalid(&at, new["spec"]["selector"].clone(), "field is immutable");
+        let at = Path::new("spec").child("selector");
+        immutable(&new["spec"]["selector"], &old["spec"]["selector"], &at, &mut errors);
+        errors
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let (status, path) = (&new["status"], Path::new("status"));
+        let counts = [
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "collisionCount",
+        ];
+        not_negative(status, &counts, &path, &mut errors);
+        check_counts(
+            status,
+            &[
+                ("updatedReplicas", "replicas"),
+                ("readyReplicas", "replicas"),
+                ("availableReplicas", "replicas"),
+                ("availableReplicas", "readyReplicas"),
+            ],
+            &mut errors,
+        );
+        let collisions = |d: &Value| int(d, "/status/collisionCount");
+        if collisions(new) < collisions(old) {
+            errors.invalid(&path.child("collisionCount"), collisions(new), "cannot be decremented");
         }
         errors
     }
@@ -126,53 +144,21 @@ fn validate_strategy(strategy: &Value, path: &Path, errors: &mut ErrorList) {
             "may not be specified when strategy `type` is 'Recreate'",
         ),
         "Recreate" => {}
-        "RollingUpdate" => {
-            let Some(rolling) = rolling else { return };
-            let at = path.child("rollingUpdate");
-            let amounts: Vec<Option<i64>> = ["maxUnavailable", "maxSurge"]
-                .iter()
-                .map(|f| amount(&rolling[*f], &at.child(f), errors))
-                .collect();
-            if amounts == [Some(0), Some(0)] {
-                errors.invalid(
-                    &at.child("maxUnavailable"),
-                    json!(0),
-                    "may not be 0 when `maxSurge` is 0",
-                );
-            }
-        }
+        "RollingUpdate" => match rolling {
+            Some(rolling) => check_rolling(rolling, &path.child("rollingUpdate"), errors),
+            None => errors.required(
+                &path.child("rollingUpdate"),
+                "this should be defaulted and never be nil",
+            ),
+        },
         other => errors.not_supported(&path.child("type"), other, &["Recreate", "RollingUpdate"]),
-    }
-}
-
-/// A number or a percentage; its number for the check against zero.
-pub(super) fn amount(value: &Value, path: &Path, errors: &mut ErrorList) -> Option<i64> {
-    match value {
-        Value::Null => None,
-        Value::Number(n) => {
-            let n = n.as_i64().unwrap_or(-1);
-            if n < 0 {
-                errors.invalid(path, n, "must be greater than or equal to 0");
-            }
-            Some(n)
-        }
-        Value::String(s) => {
-            let percent = s.strip_suffix('%').and_then(|p| p.parse::<u32>().ok());
-            if percent.is_none() {
-                errors.invalid(path, quoted(s), "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')");
-            }
-            percent.map(i64::from)
-        }
-        other => {
-            errors.invalid(path, other, "must be an integer or percentage (e.g '5%')");
-            None
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn deployment() -> Value {
         let mut d = json!({"spec": {

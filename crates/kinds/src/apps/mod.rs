@@ -2,15 +2,20 @@
 
 mod daemonset;
 mod deployment;
-mod replicaset;
+pub(crate) mod replicaset;
 mod statefulset;
 
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1;
+use meta::field::{ErrorList, Path};
+use serde_json::Value;
 
-use crate::columns::{AGE, column};
-use crate::plain::{Names, Row};
+use crate::check::{IMMUTABLE, amount, has, not_over_100, show};
+use crate::columns::{AGE, age, column};
+use crate::edit::{int, items, text};
+use crate::plain::Names;
 use crate::schemas::typed;
-use crate::{Declared, ScalePaths, Text};
+use crate::{Cell, Declared, ScalePaths, Strategy, Text};
 
 /// Kinds of the apps group.
 pub(crate) fn kinds() -> Vec<Declared> {
@@ -22,7 +27,7 @@ pub(crate) fn kinds() -> Vec<Declared> {
         apps_kind("ControllerRevision", "controllerrevisions", "controllerrevision", &[]).with(
             typed::<v1::ControllerRevision>,
             const { &[column("Controller", "string"), column("Revision", "string"), AGE] },
-            &Row(&["/metadata/ownerReferences/0/name", "/revision"]),
+            &Revision,
         ),
     ]
 }
@@ -49,3 +54,64 @@ const SCALE: ScalePaths = ScalePaths {
     status_replicas: Text::Borrowed(".status.replicas"),
     selector: Text::Borrowed(".spec.selector"),
 };
+
+struct Revision;
+
+impl Strategy for Revision {
+    fn validate_create(&self, revision: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        if !has(revision, "data") {
+            errors.required(&Path::new("data"), "data is mandatory");
+        }
+        crate::check::not_negative(revision, &["revision"], &Path::root(), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = self.validate_create(new);
+        if new["data"] != old["data"] {
+            errors.invalid(&Path::new("data"), show(&new["data"]), IMMUTABLE);
+        }
+        errors
+    }
+
+    fn row(&self, revision: &Value, now: Timestamp) -> Vec<Cell> {
+        let owner = items(&revision["metadata"], "ownerReferences").find(|o| o["controller"] == true);
+        let owner = owner.map_or("<none>".to_owned(), |o| {
+            let kind = text(o, "kind").to_lowercase();
+            match text(o, "apiVersion").split_once('/') {
+                Some((group, _)) => format!("{kind}.{group}/{}", text(o, "name")),
+                None => format!("{kind}/{}", text(o, "name")),
+            }
+        });
+        vec![owner.into(), int(revision, "/revision").into(), age(revision, now)]
+    }
+}
+
+/// Checks a rolling update: how many pods may be missing, how many too many.
+fn check_rolling(rolling: &Value, at: &Path, errors: &mut ErrorList) {
+    for field in ["maxUnavailable", "maxSurge"] {
+        amount(&rolling[field], &at.child(field), errors);
+    }
+    let zero = |v: &Value| v.is_null() || v.as_i64() == Some(0) || crate::check::percent(v) == Some(0);
+    if zero(&rolling["maxUnavailable"]) && zero(&rolling["maxSurge"]) {
+        let at = at.child("maxUnavailable");
+        errors.invalid(
+            &at,
+            show(&rolling["maxUnavailable"]),
+            "may not be 0 when `maxSurge` is 0",
+        );
+    }
+    not_over_100(&rolling["maxUnavailable"], &at.child("maxUnavailable"), errors);
+}
+
+/// Counts in a status of which one cannot be greater than the other.
+fn check_counts(status: &Value, pairs: &[(&str, &str)], errors: &mut ErrorList) {
+    for (part, whole) in pairs {
+        let count = |field: &str| int(status, &format!("/{field}"));
+        if count(part) > count(whole) {
+            let words = format!("cannot be greater than status.{whole}");
+            errors.invalid(&Path::new("status").child(part), count(part), words);
+        }
+    }
+}

@@ -2,12 +2,13 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1;
-use meta::field::{ErrorList, Path};
+use meta::field::{ErrorList, Path, quoted};
 use serde_json::{Value, json};
 
 use super::SCALE;
+use crate::check::{amount, must_be_one_of, named, not_negative, not_over_100, one_of};
 use crate::columns::{AGE, age, column, containers, wide};
-use crate::edit::{default, default_text, int, items_mut, object, text};
+use crate::edit::{default, default_text, int, items, items_mut, object, text};
 use crate::pods::{Owner, default_template, validate_template};
 use crate::schemas::typed;
 use crate::{Cell, Declared, Strategy, Subresource};
@@ -39,6 +40,32 @@ const OWNER: Owner = Owner {
 };
 
 struct StatefulSet;
+
+fn check_strategy(strategy: &Value, at: &Path, errors: &mut ErrorList) {
+    let rolling = &strategy["rollingUpdate"];
+    let place = at.child("rollingUpdate");
+    match text(strategy, "type") {
+        "" => errors.required(at, ""),
+        "OnDelete" if !rolling.is_null() => {
+            errors.invalid(&place, rolling, "only allowed for updateStrategy 'RollingUpdate'");
+        }
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            not_negative(rolling, &["partition"], &place, errors);
+            let at = place.child("maxUnavailable");
+            amount(&rolling["maxUnavailable"], &at, errors);
+            if rolling["maxUnavailable"].as_i64() == Some(0) {
+                errors.invalid(&at, 0, "cannot be 0");
+            }
+            not_over_100(&rolling["maxUnavailable"], &at, errors);
+        }
+        other => errors.invalid(
+            at,
+            strategy,
+            format!("must be 'RollingUpdate' or 'OnDelete', not {}", quoted(other)),
+        ),
+    }
+}
 
 /// Fields of the spec that may change.
 const MUTABLE: [&str; 8] = [
@@ -88,19 +115,68 @@ impl Strategy for StatefulSet {
     fn validate_create(&self, set: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&set["spec"], Path::new("spec"));
-        validate_template(spec, &path, &OWNER, &mut errors);
-        if let Some(n) = spec["replicas"].as_i64().filter(|n| *n < 0) {
-            errors.invalid(&path.child("replicas"), n, "must be greater than or equal to 0");
+        must_be_one_of(
+            spec,
+            "podManagementPolicy",
+            &["OrderedReady", "Parallel"],
+            &path,
+            &mut errors,
+        );
+        check_strategy(&spec["updateStrategy"], &path.child("updateStrategy"), &mut errors);
+        let at = path.child("persistentVolumeClaimRetentionPolicy");
+        for field in ["whenDeleted", "whenScaled"] {
+            let policy = &spec["persistentVolumeClaimRetentionPolicy"];
+            one_of(policy, field, &["Delete", "Retain"], &at, &mut errors);
         }
-        let policy = text(spec, "podManagementPolicy");
-        if !["OrderedReady", "Parallel"].contains(&policy) {
-            errors.not_supported(
-                &path.child("podManagementPolicy"),
-                policy,
-                &["OrderedReady", "Parallel"],
-            );
+        not_negative(
+            spec,
+            &["replicas", "minReadySeconds", "revisionHistoryLimit"],
+            &path,
+            &mut errors,
+        );
+        not_negative(&spec["ordinals"], &["start"], &path.child("ordinals"), &mut errors);
+        validate_template(spec, &path, &OWNER, &mut errors);
+        for (i, claim) in items(spec, "volumeClaimTemplates").enumerate() {
+            let at = path.child("volumeClaimTemplates").index(i);
+            let name = text(&claim["metadata"], "name");
+            if !name.is_empty() {
+                let at = at.child("metadata").child("name");
+                named(name, meta::names::dns1123_subdomain, &at, &mut errors);
+            }
+            crate::core::check_claim_spec(&claim["spec"], &at.child("spec"), &mut errors);
         }
         errors
+    }
+
+    fn validate_status_update(&self, new: &Value, _: &Value) -> ErrorList {
+        let mut errors = ErrorList::new();
+        let status = &new["status"];
+        let counts = [
+            "replicas",
+            "readyReplicas",
+            "currentReplicas",
+            "updatedReplicas",
+            "observedGeneration",
+            "collisionCount",
+            "availableReplicas",
+        ];
+        not_negative(status, &counts, &Path::new("status"), &mut errors);
+        super::check_counts(
+            status,
+            &[
+                ("readyReplicas", "replicas"),
+                ("currentReplicas", "replicas"),
+                ("updatedReplicas", "replicas"),
+                ("availableReplicas", "replicas"),
+                ("availableReplicas", "readyReplicas"),
+            ],
+            &mut errors,
+        );
+        errors
+    }
+
+    fn validate_name(&self, name: &str) -> Vec<String> {
+        meta::names::dns1123_label(name)
     }
 
     fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
@@ -128,5 +204,62 @@ impl Strategy for StatefulSet {
             names.into(),
             images.into(),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::expect;
+
+    #[test]
+    fn sets() {
+        let mut good = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}, "volumeClaimTemplates": [{"metadata": {"name": "d"},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}]}});
+        StatefulSet.default(&mut good);
+        let spec = &good["spec"];
+        assert_eq!(spec["podManagementPolicy"], "OrderedReady");
+        assert_eq!(
+            spec["updateStrategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 0}})
+        );
+        assert_eq!(
+            spec["persistentVolumeClaimRetentionPolicy"],
+            json!({"whenDeleted": "Retain", "whenScaled": "Retain"})
+        );
+        assert!(StatefulSet.validate_create(&good).is_empty());
+        for (field, value, words) in [
+            (
+                "podManagementPolicy",
+                json!("X"),
+                "spec.podManagementPolicy: Unsupported value: \"X\": supported values: \"OrderedReady\", \"Parallel\"",
+            ),
+            (
+                "replicas",
+                json!(-1),
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+            ),
+            (
+                "updateStrategy",
+                json!({"type": "OnDelete", "rollingUpdate": {}}),
+                "only allowed for updateStrategy 'RollingUpdate'",
+            ),
+            (
+                "volumeClaimTemplates",
+                json!([{"spec": {}}]),
+                "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
+            ),
+        ] {
+            let mut set = good.clone();
+            set["spec"][field] = value;
+            expect(&StatefulSet.validate_create(&set), words);
+        }
+        let mut other = good.clone();
+        other["spec"]["serviceName"] = "x".into();
+        expect(
+            &StatefulSet.validate_update(&other, &good),
+            "spec: Forbidden: updates to statefulset spec for fields other than 'replicas'",
+        );
     }
 }
