@@ -62,7 +62,8 @@ impl Core {
 
     /// The `kubernetes` Service at the first address of the range, and where it leads.
     async fn own_service(&self, call: &Call) -> Result<(), OpenError> {
-        let Some(address) = self.config.advertise else {
+        // Nobody but this machine could follow an endpoint on its loopback: there is none then.
+        let Some(address) = self.config.advertise.filter(|a| !a.ip().is_loopback()) else {
             return Ok(());
         };
         let (net, bits) = self.config.service_cidr;

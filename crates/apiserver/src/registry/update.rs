@@ -181,7 +181,13 @@ fn check(call: &Call, target: Target<'_>, value: &Value, before: &Value) -> Resu
     let mut errors = ErrorList::new();
     metadata::validate(target.resource, value, &mut errors);
     metadata::validate_update(value, before, &mut errors);
-    errors.extend(machinery::validate(kind, value));
+    let mut faults = machinery::validate(kind, value);
+    if kind.custom && !faults.is_empty() {
+        // What was wrong before the schema said so may stay as it is.
+        let known = machinery::validate(kind, before);
+        faults.0.retain(|fault| !known.0.contains(fault));
+    }
+    errors.extend(faults);
     if errors.is_empty() {
         errors.extend(if is_status {
             kind.strategy().validate_status_update(value, before)

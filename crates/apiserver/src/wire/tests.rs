@@ -234,6 +234,7 @@ macro_rules! generated {
 fn all_generated() -> Vec<(&'static str, &'static str, Through)> {
     generated! {
     "v1" pb::core::v1 {
+        ComponentStatus
         ConfigMap Secret Pod PodList Service ServiceAccount Namespace Node Event Endpoints PersistentVolume
         PersistentVolumeClaim ReplicationController LimitRange ResourceQuota PodTemplate Binding
     }

@@ -278,3 +278,74 @@ async fn a_definition_takes_its_objects_along() {
     define(&f, vec![version("v1", true)]).await;
     assert_eq!(f.get(TABS).await.json()["items"], json!([]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_hold_and_what_was_wrong_before_may_stay() {
+    let f = start().await;
+    let mut loose = version("v1", true);
+    let spec = "/schema/openAPIV3Schema/properties/spec";
+    loose.pointer_mut(spec).unwrap()["properties"]["cronSpec"] = json!({"type": "string"});
+    define(&f, vec![loose.clone()]).await;
+    let mut old = tab("old");
+    old["spec"]["cronSpec"] = "whenever".into();
+    assert_eq!(f.post(TABS, &old).await.code, 201);
+    let mut crd = f.get(&format!("{CRDS}/{NAME}")).await.json();
+    let strict = crd["spec"]["versions"][0].pointer_mut(spec).unwrap();
+    strict["properties"]["cronSpec"] = json!({"type": "string", "maxLength": 100, "pattern": "^(\\S+ ){4}\\S+$"});
+    strict["properties"]["image"] = json!({"type": "string", "maxLength": 100});
+    strict["x-kubernetes-validations"] = json!([
+        {"rule": "self.replicas <= 5 || has(self.image)", "message": "many replicas need an image"},
+        {"rule": "!has(oldSelf.image) || has(self.image)", "messageExpression": "'image ' + oldSelf.image + ' must stay'"},
+    ]);
+    let put = f.put(&format!("{CRDS}/{NAME}"), &crd).await;
+    assert_eq!(put.code, 200, "{}", put.message());
+    until(&f, "/openapi/v3/apis/stable.example.com/v1", |_, doc| {
+        doc.to_string().contains("many replicas")
+    })
+    .await;
+    let scaled = f
+        .patch(
+            &format!("{TABS}/old"),
+            PatchType::Merge,
+            &json!({"spec": {"replicas": 3}}),
+        )
+        .await;
+    assert_eq!(scaled.code, 200, "{}", scaled.message());
+    let worse = f
+        .patch(
+            &format!("{TABS}/old"),
+            PatchType::Merge,
+            &json!({"spec": {"cronSpec": "never"}}),
+        )
+        .await;
+    assert_eq!(worse.code, 422);
+    let mut many = tab("many");
+    many["spec"] = json!({"cronSpec": "* * * * *", "replicas": 7});
+    let refused = f.post(TABS, &many).await;
+    assert!(
+        refused.code == 422
+            && refused
+                .message()
+                .contains("spec: Invalid value: \"object\": many replicas need an image"),
+        "{}",
+        refused.message()
+    );
+    let gone = f
+        .patch(
+            &format!("{TABS}/old"),
+            PatchType::Merge,
+            &json!({"spec": {"image": null}}),
+        )
+        .await;
+    assert!(gone.message().contains("image x must stay"), "{}", gone.message());
+    // A rule that does not compile is refused with its definition.
+    let mut crd = f.get(&format!("{CRDS}/{NAME}")).await.json();
+    crd["spec"]["versions"][0].pointer_mut(spec).unwrap()["x-kubernetes-validations"] =
+        json!([{"rule": "self.nothing == 1"}]);
+    let refused = f.put(&format!("{CRDS}/{NAME}"), &crd).await;
+    assert!(
+        refused.code == 422 && refused.message().contains("undefined field 'nothing'"),
+        "{}",
+        refused.message()
+    );
+}

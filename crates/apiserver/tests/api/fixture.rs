@@ -81,7 +81,7 @@ pub async fn start_with(change: impl FnOnce(&mut Config)) -> Fixture {
             ("bob-token".to_owned(), User::new("bob", &["farmers"])),
         ],
         signer: Some(Arc::new(pki::SigningKeys::load_or_create(dir.path()).unwrap())),
-        advertise: Some(([127, 0, 0, 1], 6443).into()),
+        advertise: Some(([192, 0, 2, 1], 6443).into()),
         root_ca: servers.certificate().to_owned(),
         ..Config::default()
     };
