@@ -62,6 +62,7 @@ pub(crate) fn optional_of_non_zero<'a>(args: &[Value<'a>], _: &mut Meter) -> Res
         Value::Double(d) => *d == 0.0,
         Value::String(_) | Value::Bytes(_) | Value::List(_) | Value::Map(_) => value.size() == 0,
         Value::Optional(None) => true,
+        Value::Timestamp(t) => t.is_zero(),
         _ => false,
     };
     Ok(Value::Optional((!zero).then(|| Arc::new(value.clone()))))

@@ -43,6 +43,8 @@ struct Checker<'e> {
     meanings: Vec<Meaning>,
     errors: Vec<CompileError>,
     variables: Variables,
+    /// Within the arguments of `format`, whose literals may mix types.
+    mixed: bool,
     /// Names of the expression itself, the innermost last.
     scopes: Vec<(String, Type)>,
 }
@@ -56,6 +58,7 @@ pub(crate) fn check(env: &Env, source: &str, expr: &Expr, ids: u32) -> Result<Ch
         meanings: vec![Meaning::Plain; ids as usize],
         errors: Vec::new(),
         variables: Variables::default(),
+        mixed: false,
         scopes: Vec::new(),
     };
     checker.check(expr);
@@ -177,7 +180,7 @@ impl Checker<'_> {
         };
         let result = match &of {
             Type::Map(_, value) => Type::clone(value),
-            Type::Object(object) => match object.fields.get(field) {
+            Type::Object(object) => match object.field(field) {
                 Some(field) => field.decl.ty.clone(),
                 None => {
                     self.error(expr.at, format!("undefined field '{field}'"));
@@ -204,7 +207,9 @@ impl Checker<'_> {
     }
 
     fn call(&mut self, expr: &Expr, name: &str, target: Option<&Expr>, args: &[Expr]) -> Type {
+        let outer = std::mem::replace(&mut self.mixed, name == "format" && target.is_some());
         let mut given: Vec<Type> = args.iter().map(|a| self.check(a)).collect();
+        self.mixed = outer;
         let Some(target) = target else {
             return self.resolve(expr, name.trim_start_matches('.'), false, false, &given, args);
         };
@@ -317,6 +322,9 @@ impl Checker<'_> {
                 found
             };
         }
+        if self.mixed {
+            return Type::Dyn;
+        }
         let (earlier, found) = (
             self.variables.resolve(&earlier, true),
             self.variables.resolve(&found, true),
@@ -338,7 +346,7 @@ impl Checker<'_> {
         for (field, value, optional) in fields {
             let found = self.element(value, *optional);
             let Some(object) = &object else { continue };
-            let Some(declared) = object.fields.get(field.as_str()) else {
+            let Some(declared) = object.field(field) else {
                 self.error(value.at, format!("undefined field '{field}'"));
                 continue;
             };

@@ -53,6 +53,11 @@ pub fn escape(name: &str) -> Option<String> {
     Some(out)
 }
 
+/// The identifier for a word that is reserved.
+pub(crate) fn reserved(name: &str) -> Option<String> {
+    RESERVED.contains(&name).then(|| format!("__{name}__"))
+}
+
 /// The property an identifier stands for; `None` if it has an escape that does not exist.
 pub fn unescape(identifier: &str) -> Option<String> {
     let mut out = String::with_capacity(identifier.len());

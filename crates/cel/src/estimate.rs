@@ -79,7 +79,7 @@ impl<'e> Place<'e> {
     fn field(self, name: &str) -> Self {
         match self {
             Place::Declared(decl) => match &decl.shape {
-                Shape::Object(object) => match object.fields.get(name) {
+                Shape::Object(object) => match object.field(name) {
                     Some(field) => Place::Declared(&field.decl),
                     None => Place::Nowhere,
                 },

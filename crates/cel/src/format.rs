@@ -121,8 +121,13 @@ fn scientific(d: f64, precision: usize) -> String {
     let shown = format!("{d:.precision$e}");
     let (mantissa, exponent) = shown.split_once('e').unwrap_or((&shown, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    let sign = if exponent < 0 { '-' } else { '+' };
-    format!("{mantissa}e{sign}{:02}", exponent.abs())
+    // As Kubernetes' version of the library prints it.
+    let digits = format!("{:02}", exponent.abs());
+    let raised = digits
+        .chars()
+        .filter_map(|c| "⁰¹²³⁴⁵⁶⁷⁸⁹".chars().nth(c.to_digit(10)? as usize));
+    let sign = if exponent < 0 { "⁻" } else { "" };
+    format!("{mantissa}×10{sign}{}", raised.collect::<String>())
 }
 
 fn radix(out: &mut String, value: &Value<'_>, verb: char, message: &str) -> Result<()> {

@@ -47,7 +47,6 @@
 //! - Work that upstream's units do not see (comparing deep values, compiling patterns that are not
 //!   constants) is bounded, in proportion to the limit.
 //! - Protocol buffers' own messages, enums and unknown values are not there; Kubernetes has none.
-//! - `%e` and `%f` print as C does, without a locale.
 //! - The extension math has no operations on bits; upstream's base environment has none of it.
 #![warn(missing_docs)]
 

@@ -308,7 +308,7 @@ impl<'p> Planner<'p> {
             return self.call_again(function, target.filter(|_| !namespaced), args);
         }
         if let [Node::Const(constant)] = nodes.as_slice()
-            && let Some(node) = self.conversion(expr, function, constant)?
+            && let Some(node) = self.conversion(args.first().unwrap_or(expr), function, constant)?
         {
             return Ok(node);
         }
@@ -334,11 +334,12 @@ impl<'p> Planner<'p> {
         Ok(Node::Call(function, nodes.into()))
     }
 
-    /// A conversion of a constant string is made once; one that fails is refused where upstream does.
+    /// A conversion of a constant is made once; one that fails is refused where upstream does.
     fn conversion(&self, expr: &Expr, function: &'static Function, constant: &Value<'static>) -> Result<Option<Node>> {
         let strict = matches!(function.name, "duration" | "timestamp");
         let known = matches!(function.name, "quantity" | "ip" | "cidr" | "semver" | "url");
-        if !(strict || known) || !matches!(constant, Value::String(_)) {
+        let literal = matches!(constant, Value::String(_)) || (strict && matches!(constant, Value::Int(_)));
+        if !(strict || known) || !literal {
             return Ok(None);
         }
         let args = [constant.clone()];

@@ -8,6 +8,9 @@ const SIZE_LIMIT: usize = 1 << 20;
 
 /// Compiles a pattern.
 pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+    if let Some(found) = nested_repetition(pattern) {
+        return Err(format!("invalid nested repetition operator: `{found}`"));
+    }
     RegexBuilder::new(&translate(pattern))
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
@@ -101,6 +104,43 @@ fn translate(pattern: &str) -> String {
     out
 }
 
+/// RE2 refuses `a**` and its like, which would be possessive elsewhere.
+fn nested_repetition(pattern: &str) -> Option<&str> {
+    let mut rest = pattern;
+    let mut class = false;
+    let mut repeated: Option<&str> = None;
+    while let Some(c) = rest.chars().next() {
+        let mut taken = c.len_utf8();
+        let mut operator = None;
+        match c {
+            '\\' if rest.starts_with("\\Q") => taken = rest.find("\\E").map_or(rest.len(), |i| i + 2),
+            '\\' => taken += rest[1..].chars().next().map_or(0, char::len_utf8),
+            '[' if !class => {
+                class = true;
+                taken += usize::from(rest[1..].starts_with('^'));
+                taken += usize::from(rest[taken..].starts_with(']'));
+            }
+            ']' => class = false,
+            '*' | '+' | '?' if !class => operator = Some(1),
+            '{' if !class && is_repetition(rest) => operator = rest.find('}').map(|i| i + 1),
+            _ => {}
+        }
+        if let Some(mut length) = operator {
+            length += usize::from(rest[length..].starts_with('?'));
+            taken = length;
+            if let Some(start) = repeated {
+                let end = start.len() - rest.len() + length;
+                return start.get(..end);
+            }
+            repeated = Some(rest);
+        } else {
+            repeated = None;
+        }
+        rest = &rest[taken..];
+    }
+    None
+}
+
 /// `{2}`, `{2,}`, `{2,3}`
 fn is_repetition(rest: &str) -> bool {
     let Some(end) = rest.find('}') else { return false };
@@ -134,6 +174,11 @@ mod tests {
         for (pattern, text, expected) in cases {
             assert_eq!(compile(pattern).map(|r| r.is_match(text)), Ok(expected), "{pattern}");
         }
+        assert_eq!(
+            compile("x++").err().as_deref(),
+            Some("invalid nested repetition operator: `++`")
+        );
+        assert!(compile("x{2}*").is_err() && compile("x*?+").is_err() && compile("(x+)+[+*]+").is_ok());
         assert!(compile("(").is_err());
         assert!(compile("((a{1000}){1000}){1000}").is_err());
         assert!(compile("\\").is_err());

@@ -1,14 +1,37 @@
 //! Moments and durations: reading them, printing them, and the parts of a moment in a zone.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// A moment between the years 1 and 9999.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug)]
 pub struct Timestamp {
     /// Seconds since 1970.
     seconds: i64,
     /// Nanoseconds after them.
     nanos: u32,
+    /// Minutes east of UTC it was written with; it is shown with them, and is the same moment without.
+    offset: i16,
+}
+
+impl PartialEq for Timestamp {
+    fn eq(&self, other: &Self) -> bool {
+        (self.seconds, self.nanos) == (other.seconds, other.nanos)
+    }
+}
+
+impl Eq for Timestamp {}
+
+impl PartialOrd for Timestamp {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Timestamp {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.seconds, self.nanos).cmp(&(other.seconds, other.nanos))
+    }
 }
 
 const FIRST: i64 = -62_135_596_800;
@@ -37,7 +60,9 @@ pub(crate) struct Civil {
 impl Timestamp {
     /// A moment; `None` outside of the years 1 to 9999.
     pub fn new(seconds: i64, nanos: u32) -> Option<Self> {
-        ((FIRST..=LAST).contains(&seconds) && i64::from(nanos) < SECOND).then_some(Timestamp { seconds, nanos })
+        let valid = (FIRST..=LAST).contains(&seconds) && i64::from(nanos) < SECOND;
+        let offset = 0;
+        valid.then_some(Timestamp { seconds, nanos, offset })
     }
 
     /// Seconds since 1970.
@@ -87,7 +112,14 @@ impl Timestamp {
             _ => return None,
         };
         let seconds = days * DAY + hour * 3600 + minute * 60 + second - offset;
-        Timestamp::new(seconds, u32::try_from(nanos).ok()?)
+        let parsed = Timestamp::new(seconds, u32::try_from(nanos).ok()?)?;
+        let offset = i16::try_from(offset / 60).ok()?;
+        Some(Timestamp { offset, ..parsed })
+    }
+
+    /// Whether it is the first moment there is, which stands for none.
+    pub(crate) fn is_zero(self) -> bool {
+        self.seconds == FIRST && self.nanos == 0
     }
 
     /// Reads a date alone.
@@ -104,7 +136,9 @@ impl Timestamp {
     pub(crate) fn plus(self, nanos: i64) -> Option<Self> {
         let total = i128::from(self.seconds) * i128::from(SECOND) + i128::from(self.nanos) + i128::from(nanos);
         let seconds = i64::try_from(total.div_euclid(i128::from(SECOND))).ok()?;
-        Timestamp::new(seconds, u32::try_from(total.rem_euclid(i128::from(SECOND))).ok()?)
+        let later = Timestamp::new(seconds, u32::try_from(total.rem_euclid(i128::from(SECOND))).ok()?)?;
+        let offset = self.offset;
+        Some(Timestamp { offset, ..later })
     }
 
     /// Nanoseconds since another moment.
@@ -140,14 +174,19 @@ impl Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = civil(self.seconds);
+        let c = civil(self.seconds + i64::from(self.offset) * 60);
         write!(f, "{:04}-{:02}-{:02}T", c.year, c.month, c.day)?;
         write!(f, "{:02}:{:02}:{:02}", c.hour, c.minute, c.second)?;
         if self.nanos > 0 {
             let fraction = format!("{:09}", self.nanos);
             write!(f, ".{}", fraction.trim_end_matches('0'))?;
         }
-        f.write_str("Z")
+        if self.offset == 0 {
+            return f.write_str("Z");
+        }
+        let minutes = self.offset.unsigned_abs();
+        let sign = if self.offset < 0 { '-' } else { '+' };
+        write!(f, "{sign}{:02}:{:02}", minutes / 60, minutes % 60)
     }
 }
 

@@ -102,6 +102,16 @@ pub struct ObjectType {
     pub fields: BTreeMap<Box<str>, Field>,
 }
 
+impl ObjectType {
+    /// The field of a name; words that are reserved elsewhere may stand after a dot as they are.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.get(name).or_else(|| {
+            let escaped = crate::escape::reserved(name)?;
+            self.fields.get(escaped.as_str())
+        })
+    }
+}
+
 impl PartialEq for ObjectType {
     fn eq(&self, other: &Self) -> bool {
         self.name == other.name

@@ -317,7 +317,12 @@ fn wrong(json: &Json, decl: &Decl) -> EvalError {
         Json::Array(_) => "array",
         Json::Object(_) => "object",
     };
-    EvalError::new(format!("invalid data, expected {}, got {found}", decl.ty))
+    let what = match decl.shape {
+        Shape::List(..) => "an array for the provided schema with type=array".to_owned(),
+        Shape::Map(_) | Shape::Object(_) => "a map for the provided schema with type=object".to_owned(),
+        Shape::Plain => format!("{}, got {found}", decl.ty),
+    };
+    EvalError::new(format!("invalid data, expected {what}"))
 }
 
 impl<'a> List<'a> {
@@ -383,7 +388,7 @@ impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
             Map::Json(map, _) => map.len(),
-            Map::Object(map, object) => object.fields.values().filter(|f| map.contains_key(&*f.json)).count(),
+            Map::Object(map, _) => map.len(),
             Map::Owned(map) => map.entries().len(),
             Map::Lazy(_) => 0,
         }
@@ -399,8 +404,10 @@ impl<'a> Map<'a> {
         match self {
             Map::Json(map, values) => Some(Value::of(map.get(name)?, *values)),
             Map::Object(map, object) => {
-                let field = object.fields.get(name)?;
-                Some(Value::read(map.get(&*field.json)?, &field.decl))
+                let field = object.field(name)?;
+                // Rules see a field that is null as one that is not there.
+                let json = map.get(&*field.json).filter(|v| !v.is_null())?;
+                Some(Value::read(json, &field.decl))
             }
             Map::Owned(map) => map.get(&Value::String(Text::Borrowed(name))).map(|v| Ok(v.clone())),
             Map::Lazy(fields) => fields.get(name),
@@ -429,7 +436,7 @@ impl<'a> Map<'a> {
                 Box::new(map.iter().map(entry))
             }
             Map::Object(map, object) => Box::new(object.fields.iter().filter_map(|(name, field)| {
-                let value = Value::read(map.get(&*field.json)?, &field.decl);
+                let value = Value::read(map.get(&*field.json).filter(|v| !v.is_null())?, &field.decl);
                 Some(value.map(|v| (Value::String(Text::Borrowed(name)), v)))
             })),
             Map::Owned(map) => Box::new(map.entries().iter().cloned().map(Ok)),

@@ -42,9 +42,9 @@ fn strings() {
 #[test]
 fn formatting() {
     all_true(&[
-        "'%s is %d'.format([dyn('x'), 5]) == 'x is 5'",
+        "'%s is %d'.format(['x', 5]) == 'x is 5'",
         "'%d%%'.format([5]) == '5%' && '%.2f'.format([1.239]) == '1.24' && '%f'.format([1.5]) == '1.500000'",
-        "'%e'.format([1052.032911275]) == '1.052033e+03' && '%b'.format([5]) == '101' && '%b'.format([true]) == '1'",
+        "'%e'.format([1052.032911275]) == '1.052033×10⁰³' && '%b'.format([5]) == '101' && '%b'.format([true]) == '1'",
         "'%x %X %o'.format([255, 255, 8]) == 'ff FF 10' && '%x'.format(['hi']) == '6869' && '%x'.format([-1]) == '-1'",
         "'%s'.format([[dyn(1), 'a', [true]]]) == '[1, a, [true]]'",
         "'%s'.format([{'b': dyn(1), 'a': null}]) == '{a: null, b: 1}'",

@@ -71,18 +71,17 @@ fn fields_have_the_types_that_are_declared() {
         "self.replicas <= self.maxReplicas && self.ratio == 1.0 && self.name.startsWith('sh')",
         "self.since.getFullYear() == 2024 && self.day == timestamp('2024-02-29T00:00:00Z')",
         "self.wait == duration('72h') && self.blob == b'hi' && type(self.port) == string && self.port == 'http'",
-        "self.__namespace__ == 'n' && self.a__dash__b__dot__c__slash__d__underscores__e",
+        "self.__namespace__ == 'n' && self.namespace == 'n' && self.a__dash__b__dot__c__slash__d__underscores__e",
         "self.labels['a/b'] == 'y' && self.labels.app == 'x' && self.labels.all(k, v, v in ['x', 'y'])",
         "has(self.replicas) && !has(self.labels.none) && self.?name.orValue('') == 'shop'",
         "self.template.metadata.name == 'p' && self.template.kind == 'Pod' && self.template.spec.x == 1",
-        "self.ports.exists(p, p.name == 'b' && p.number == 2) && size(self.ports) == 2 && has(self.nothing)",
+        "self.ports.exists(p, p.name == 'b' && p.number == 2) && size(self.ports) == 2 && !has(self.nothing)",
         "quantity('1').isLessThan(quantity(string(self.replicas)))",
     ] {
         assert_eq!(run(&typed(), rule, &object(), &json!({})), Ok(true), "{rule}");
     }
     for (rule, error) in [
         ("self.none == 1", "ERROR: <input>:1:5: undefined field 'none'"),
-        ("self.namespace == 'n'", "undefined field 'namespace'"),
         ("self.anything == 1", "undefined field 'anything'"),
         ("self.raw.k == 1", "undefined field 'k'"),
         ("self.template.metadata.labels.size() == 0", "undefined field 'labels'"),
