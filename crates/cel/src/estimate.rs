@@ -83,7 +83,7 @@ impl<'e> Place<'e> {
                     Some(field) => Place::Declared(&field.decl),
                     None => Place::Nowhere,
                 },
-                Shape::Map(values) => Place::Declared(values),
+                // Upstream knows the sizes of `map[key]`, not those of `map.key`.
                 _ => Place::Nowhere,
             },
             _ => Place::Nowhere,
