@@ -134,8 +134,17 @@ fn nodes_see_their_own(hosts: &mut Hosts, kubectl: &Kubectl) -> Result<()> {
     ensure!(who.stdout == "system:node:a", "{who:?}");
     ensure!(as_a(&["get", "secret", "word-a"])?.ok);
     ensure!(as_a(&["get", "configmap", "allmend-cluster", "-n", "kube-system"])?.ok);
+    let own = as_a(&["get", "pods", "-A", "--field-selector=spec.nodeName=a", "-o", "name"])?;
+    ensure!(
+        own.ok && own.stdout.contains("word-a") && !own.stdout.contains("word-s"),
+        "{own:?}"
+    );
     for forbidden in [
         &["get", "secret", "word-s"][..],
+        &["get", "pods", "-A"],
+        &["get", "pods", "-A", "--field-selector=spec.nodeName=s"],
+        &["get", "pod", "word-s"],
+        &["get", "vmis", "-A"],
         &["get", "secrets", "-A"],
         &["get", "configmap", "kube-root-ca.crt", "-n", "kube-public"],
         &["delete", "pod", "word-s"],

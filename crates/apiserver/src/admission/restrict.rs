@@ -5,7 +5,6 @@
 use async_trait::async_trait;
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use meta::Status;
-use serde_json::Value;
 
 use super::{Admission, Attributes, Operation};
 use crate::auth::{Access, not_covered, rules_of_role};

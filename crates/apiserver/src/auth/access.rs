@@ -21,6 +21,8 @@ pub struct Access<'a> {
     pub namespace: &'a str,
     /// Name; may be empty.
     pub name: &'a str,
+    /// The node on which a field selector holds a list or watch of pods; may be empty.
+    pub on_node: &'a str,
     /// Path of a request that is for no resource.
     pub path: &'a str,
 }

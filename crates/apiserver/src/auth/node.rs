@@ -20,6 +20,15 @@ impl Core {
             ("", "secrets" | "configmaps" | "persistentvolumeclaims") => {
                 read && !access.name.is_empty() && self.node_uses(node, access)
             }
+            ("", "pods") if access.subresource.is_empty() => match access.verb {
+                "get" => self.pod_is_on(node, access.namespace, access.name),
+                "list" | "watch" => access.on_node == node,
+                _ => false,
+            },
+            // What is in a machine's spec is its own business, such as passwords for the guest.
+            ("kubevirt.io", "virtualmachineinstances") => {
+                access.verb == "get" && self.machine_is_on(node, access.namespace, access.name)
+            }
             ("", "serviceaccounts") => {
                 let token = access.verb == "create" && access.subresource == "token";
                 (token || (access.verb == "get" && access.subresource.is_empty())) && self.node_uses(node, access)
@@ -51,6 +60,16 @@ impl Core {
         let kind: &Kind = &pods.kind;
         let mut on_node = range.filter(|(_, item)| item.field(kind, "spec.nodeName") == node);
         on_node.any(|(_, item)| has(&item.object))
+    }
+
+    /// Whether the pod of a machine is on a node.
+    pub(crate) fn machine_is_on(&self, node: &str, namespace: &str, name: &str) -> bool {
+        let machines = self.catalog.find("kubevirt.io", "virtualmachineinstances");
+        let machine = machines.and_then(|m| m.cache.get(&object_key(namespace, name)));
+        machine.is_some_and(|m| {
+            let uid = m.object.uid();
+            self.any_pod_on(node, namespace, |pod| pod.controller().is_some_and(|o| o.uid == uid))
+        })
     }
 
     /// Whether the machine that a pod runs names the object: its disks are made by the node.

@@ -258,8 +258,8 @@ const MACHINE_PARTS: &str = "virtualmachineinstances/addvolume virtualmachineins
     virtualmachines/addvolume virtualmachines/migrate virtualmachines/portforward virtualmachines/removevolume \
     virtualmachines/restart virtualmachines/start virtualmachines/stop";
 
-/// What nodes need beyond what the node authoriser grants for their own pods. `secrets` and
-/// `configmaps` are not here on purpose.
+/// What nodes need beyond what the node authoriser grants for their own pods. To read `secrets`,
+/// `configmaps`, `pods` and machines is not here on purpose.
 fn node() -> Vec<Rule> {
     vec![
         ("create", "authentication.k8s.io", "tokenreviews"),
@@ -273,7 +273,6 @@ fn node() -> Vec<Rule> {
         ("create get list watch", "core", "nodes"),
         ("patch update", "core", "nodes nodes/status"),
         ("create patch update", "core events.k8s.io", "events"),
-        (READ, "core", "pods"),
         ("create delete", "core", "pods"),
         ("patch update", "core", "pods/status"),
         ("create", "core", "pods/eviction"),
@@ -297,12 +296,7 @@ fn node() -> Vec<Rule> {
         ),
         (READ, "node.k8s.io", "runtimeclasses"),
         (READ, "networking.k8s.io", "networkpolicies servicecidrs"),
-        (READ, "kubevirt.io", "virtualmachineinstances virtualmachines"),
-        (
-            "patch update",
-            "kubevirt.io",
-            "virtualmachineinstances virtualmachineinstances/status",
-        ),
+        ("patch update", "kubevirt.io", "virtualmachineinstances/status"),
     ]
 }
 
@@ -382,7 +376,12 @@ const BINDINGS: [(&str, &str, &[&str], &[&str]); 15] = [
         &["system:nodes"],
         &[],
     ),
-    ("system:kube-dns", "system:kube-dns", &["system:nodes"], &[]),
+    (
+        "system:kube-dns",
+        "system:kube-dns",
+        &[],
+        &["system:serviceaccount:kube-system:kube-dns"],
+    ),
     (
         "system:kube-controller-manager",
         "system:kube-controller-manager",

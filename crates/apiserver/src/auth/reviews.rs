@@ -93,6 +93,7 @@ impl Core {
             namespace: &namespace,
             name: &name,
             path: &url,
+            on_node: "",
         };
         Ok(match self.decide(user, &access) {
             Decision::Allow(reason) if reason.is_empty() => json!({"allowed": true}),

@@ -91,18 +91,19 @@ impl Frontend {
         if verb.is_empty() {
             return Err(Status::method_not_allowed(&path.group, &path.resource, "this method"));
         }
+        let many = matches!(verb, "list" | "watch" | "deletecollection") && path.name.is_empty();
+        let fields = many.then(|| meta::FieldSelector::parse(query.get("fieldSelector")).ok());
+        let demands = |field: &str| fields.as_ref()?.as_ref()?.requires(field);
         // A selector on the name is as good as a name in the path.
-        let selected = match (verb, path.name.is_empty()) {
-            ("list" | "watch" | "deletecollection", true) => single_name(query.get("fieldSelector")),
-            _ => None,
-        };
+        let selected = demands("metadata.name");
         let access = Access {
             verb,
             group: &path.group,
             resource: &path.resource,
             subresource: &path.subresource,
             namespace: &path.namespace,
-            name: selected.as_deref().unwrap_or(&path.name),
+            name: selected.unwrap_or(&path.name),
+            on_node: demands("spec.nodeName").unwrap_or_default(),
             path: "",
         };
         self.core.authorise(user, &access)
@@ -124,11 +125,6 @@ impl Frontend {
         }
         self.core.authorise(user, &access)
     }
-}
-
-fn single_name(fields: &str) -> Option<String> {
-    let parsed = meta::FieldSelector::parse(fields).ok()?;
-    parsed.requires("metadata.name").map(str::to_owned)
 }
 
 fn is_long_running(verb: &str, path: &ResourcePath, query: &Query) -> bool {

@@ -166,7 +166,8 @@ impl Frontend {
             .max_buf_size(HEAD_BYTES)
             .http2()
             .timer(TokioTimer::new())
-            .max_concurrent_streams(250)
+            // A node watches each Secret and ConfigMap of its pods, all over one connection.
+            .max_concurrent_streams(1000)
             .max_header_list_size(HEAD_BYTES as u32)
             .initial_stream_window_size(256 << 10)
             .initial_connection_window_size(4 << 20)

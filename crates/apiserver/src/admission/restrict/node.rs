@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use crate::admission::{Admission, Attributes, Operation};
 use crate::core::Core;
-use crate::resource::object_key;
 
 /// Labels in Kubernetes' own domains that a node may give itself, as upstream has them.
 const OWN_LABELS: [&str; 11] = [
@@ -151,16 +150,6 @@ impl Core {
         let volumes = self.catalog.find("", "persistentvolumes");
         let volume = volumes.and_then(|v| v.cache.get(name));
         volume.is_some_and(|v| is_on(&v.object.to_value(), node))
-    }
-
-    /// Whether the pod of a machine is on a node.
-    fn machine_is_on(&self, node: &str, namespace: &str, name: &str) -> bool {
-        let machines = self.catalog.find("kubevirt.io", "virtualmachineinstances");
-        let machine = machines.and_then(|m| m.cache.get(&object_key(namespace, name)));
-        machine.is_some_and(|m| {
-            let uid = m.object.uid();
-            self.any_pod_on(node, namespace, |pod| pod.controller().is_some_and(|o| o.uid == uid))
-        })
     }
 }
 
