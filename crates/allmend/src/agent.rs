@@ -108,8 +108,7 @@ async fn cluster(server: &str, client: &HttpClient) -> Result<Cluster> {
             Err(status) => status,
         };
         if enrol::is_other_server(&status) {
-            return Err(enrol::refused(server, &status)
-                .context("the server does not show a certificate of the cluster that this machine joined"));
+            return Err(enrol::refused(server, &status));
         }
         if [401, 403].contains(&status.code) {
             return Err(anyhow!("{}", status.message)).context(

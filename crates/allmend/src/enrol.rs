@@ -66,8 +66,6 @@ impl Place {
 
 /// A machine that is a node: it calls the server in the node's name.
 pub struct Member {
-    /// The server's authority, PEM.
-    pub authority: String,
     /// What it calls with; it can be replaced.
     pub identity: Arc<ClientIdentity>,
     /// Calls the server.
@@ -75,15 +73,11 @@ pub struct Member {
 }
 
 impl Member {
-    fn new(server: &str, authority: String, pair: &KeyPairPem) -> Result<Self> {
+    fn new(server: &str, authority: &str, pair: &KeyPairPem) -> Result<Self> {
         let identity = ClientIdentity::new(pair)?;
-        let tls = pki::client_config_with(&authority, identity.clone())?;
+        let tls = pki::client_config_with(authority, identity.clone())?;
         let client = Arc::new(HttpClient::new(server, tls, None).context("--server")?);
-        Ok(Member {
-            authority,
-            identity,
-            client,
-        })
+        Ok(Member { identity, client })
     }
 }
 
@@ -106,7 +100,7 @@ pub async fn enrol(server: &str, token: Option<&str>, place: &Place, node: &str)
             );
         }
         if name.as_deref() == Some(&user(node)) {
-            return Member::new(server, authority, &pair);
+            return Member::new(server, &authority, &pair);
         }
         info!(was = ?name, now = node, "the node has another name; joining anew");
     }
@@ -152,7 +146,7 @@ async fn join(server: &str, token: &JoinToken, place: &Place, node: &str) -> Res
     let _ = std::fs::remove_file(place.serving());
     pki::write_private(&place.authority(), authority.as_bytes())?;
     info!(server, node, "joined");
-    Member::new(server, authority, &pair)
+    Member::new(server, &authority, &pair)
 }
 
 /// The authority's certificate, from whoever answers.
@@ -193,6 +187,12 @@ pub fn refused(server: &str, status: &Status) -> anyhow::Error {
     }
     if why.contains("not valid for name") {
         return anyhow!("{why}: start the server with --tls-san and the name or address by which it is called here");
+    }
+    if is_other_server(status) {
+        return anyhow!(
+            "{server} is not of the cluster that this machine joined ({why}): check --server; \
+             to join another cluster, run `allmend purge` first"
+        );
     }
     anyhow!("{server}: {why}")
 }

@@ -2,7 +2,7 @@
 //!
 //! Must not decide who gets one, and must not keep keys anywhere but where it is told.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -264,7 +264,7 @@ impl Keeper {
     }
 }
 
-fn keep(path: &PathBuf, pair: &KeyPairPem) -> Result<(), Failure> {
+fn keep(path: &Path, pair: &KeyPairPem) -> Result<(), Failure> {
     Place::write(path, pair).map_err(Failure::Broken)?;
     info!(path = %path.display(), "this node has a new certificate");
     Ok(())
