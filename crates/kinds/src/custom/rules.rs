@@ -6,15 +6,12 @@
 use std::sync::Arc;
 
 use cel::types::{Decl, Type};
-use cel::{Activation, Budget, Env, Program};
+use cel::{Activation, Budget, ESTIMATE_LIMIT, Env, Program, SCHEMA_ESTIMATE_LIMIT};
 use meta::field::{ErrorKind, ErrorList, Path, quoted};
 use serde_json::Value;
 
 use crate::edit::{items, text};
 
-/// A rule may be estimated to cost no more than this, and all rules of a version together ten times that.
-const RULE_COST: u64 = 10_000_000;
-const TOTAL_COST: u64 = 100_000_000;
 /// Messages longer than this are cut short of being used.
 const LONGEST_MESSAGE: usize = 2048;
 
@@ -240,16 +237,12 @@ impl Compiler<'_> {
             let below = self.node(property, &path.child("properties").key(name), false, place);
             out.fields.extend(below.map(|b| (name.as_str().into(), b)));
         }
-        let most = |field: &str, each: &Value| {
-            let decl = cel::from_schema(each, "object", false);
-            let least = decl.map_or(1, |d| d.min_size);
-            let fit = cel::types::MAX_REQUEST / (least + 1);
-            schema[field].as_u64().unwrap_or(fit).max(1)
-        };
+        // How many items or values there can be.
+        let most = decl.as_ref().and_then(|d| d.max).unwrap_or(1).max(1);
         let values = &schema["additionalProperties"];
         if values.is_object() {
             let inner = Place {
-                multiplier: place.multiplier.saturating_mul(most("maxProperties", values)),
+                multiplier: place.multiplier.saturating_mul(most),
                 correlatable: place.correlatable.clone(),
             };
             out.values = self
@@ -260,7 +253,7 @@ impl Compiler<'_> {
         if each.is_object() {
             let is_map = text(schema, "x-kubernetes-list-type") == "map";
             let inner = Place {
-                multiplier: place.multiplier.saturating_mul(most("maxItems", each)),
+                multiplier: place.multiplier.saturating_mul(most),
                 correlatable: match &place.correlatable {
                     None if !is_map => Some(path.child("items").to_string()),
                     known => known.clone(),
@@ -379,13 +372,13 @@ impl Compiler<'_> {
         let most = program.estimated_cost().max.saturating_mul(place.multiplier);
         self.total = self.total.saturating_add(most);
         const HINT: &str = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and strings are declared)";
-        if most > RULE_COST {
+        if most > ESTIMATE_LIMIT {
             let why = format!(
                 "estimated rule cost exceeds budget by factor of {} {HINT}",
-                factor(most, RULE_COST)
+                factor(most, ESTIMATE_LIMIT)
             );
             self.errors.add(ErrorKind::Forbidden, at, "", why);
-        } else if self.total > TOTAL_COST && !self.told {
+        } else if self.total > SCHEMA_ESTIMATE_LIMIT && !self.told {
             self.told = true;
             let why = format!(
                 "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema: {source} {HINT}"
