@@ -73,6 +73,12 @@ impl Strategy for ConfigMap {
     fn validate_create(&self, map: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let bytes = check_keys(map, "data", &mut errors) + check_keys(map, "binaryData", &mut errors);
+        for (key, _) in map["binaryData"].as_object().into_iter().flatten() {
+            if map["data"].get(key).is_some() {
+                let at = Path::new("data").child(key);
+                errors.invalid(&at, quoted(key), "duplicate of key present in binaryData");
+            }
+        }
         if bytes > MAX_BYTES {
             errors.too_long(&Path::root(), MAX_BYTES);
         }
@@ -88,6 +94,46 @@ impl Strategy for ConfigMap {
     fn row(&self, map: &Value, now: Timestamp) -> Vec<Cell> {
         let count = size(map, "data") + size(map, "binaryData");
         vec![count.to_string().into(), age(map, now)]
+    }
+}
+
+/// What a secret of a known type must have.
+fn check_type(secret: &Value, errors: &mut ErrorList) {
+    let data = Path::new("data");
+    let has = |key: &str| secret["data"].get(key).is_some();
+    let required: &[&str] = match text(secret, "type") {
+        "kubernetes.io/service-account-token" => {
+            let name = &secret["metadata"]["annotations"]["kubernetes.io/service-account.name"];
+            if name.as_str().is_none_or(str::is_empty) {
+                let at = Path::new("metadata").child("annotations");
+                errors.required(&at.key("kubernetes.io/service-account.name"), "");
+            }
+            &[]
+        }
+        "kubernetes.io/dockercfg" => &[".dockercfg"],
+        "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
+        "kubernetes.io/basic-auth" => {
+            if !has("username") && !has("password") {
+                errors.required(&data.key("username"), "");
+                errors.required(&data.key("password"), "");
+            }
+            &[]
+        }
+        "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
+        "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+        _ => &[],
+    };
+    for key in required {
+        if !has(key) {
+            errors.required(&data.key(key), "");
+        }
+        if key.starts_with(".docker")
+            && let Some(given) = secret["data"][*key].as_str()
+            && serde_json::from_slice::<Map<String, Value>>(&B64.decode(given).unwrap_or_default()).is_err()
+        {
+            // As above, the value is not shown.
+            errors.invalid(&data.key(key), "\"<secret contents redacted>\"", "invalid character");
+        }
     }
 }
 
@@ -117,17 +163,7 @@ impl Strategy for Secret {
                 errors.invalid(&Path::new("data").key(key), "\"<redacted>\"", "must be base64");
             }
         }
-        let required: &[&str] = match text(secret, "type") {
-            "kubernetes.io/tls" => &["tls.crt", "tls.key"],
-            "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
-            "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
-            _ => &[],
-        };
-        for key in required {
-            if secret["data"].get(key).is_none() {
-                errors.required(&Path::new("data").key(key), "");
-            }
-        }
+        check_type(secret, &mut errors);
         errors
     }
 
@@ -172,5 +208,27 @@ mod tests {
                 .contains("data: Forbidden: field is immutable")
         );
         assert!(!ConfigMap.validate_create(&json!({"data": {"a/b": ""}})).is_empty());
+    }
+
+    #[test]
+    fn types_of_secrets() {
+        let check = |kind: &str, data: Value| Secret.validate_create(&json!({"type": kind, "data": data}));
+        assert!(check("Opaque", json!({})).is_empty());
+        for (kind, words) in [
+            ("kubernetes.io/tls", "data[tls.crt]: Required value"),
+            ("kubernetes.io/ssh-auth", "data[ssh-privatekey]: Required value"),
+            ("kubernetes.io/basic-auth", "data[username]: Required value"),
+            (
+                "kubernetes.io/service-account-token",
+                "metadata.annotations[kubernetes.io/service-account.name]: Required value",
+            ),
+        ] {
+            crate::check::expect(&check(kind, json!({})), words);
+        }
+        let twice = json!({"data": {"a": "b"}, "binaryData": {"a": "Yg=="}});
+        crate::check::expect(
+            &ConfigMap.validate_create(&twice),
+            "duplicate of key present in binaryData",
+        );
     }
 }

@@ -8,6 +8,7 @@ mod namespace;
 mod node;
 mod pod;
 mod service;
+mod service_checks;
 mod storage;
 
 pub(crate) use storage::check_claim_spec;

@@ -1,17 +1,16 @@
 //! Service.
 
-use std::collections::BTreeSet;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1;
-use meta::field::{ErrorList, Path, quoted};
+use meta::field::{ErrorList, Path};
 use meta::names;
 use serde_json::{Value, json};
 
+use super::service_checks::{check_spec, is_external};
 use crate::columns::{AGE, age, column, labels, text_or_none, wide};
 use crate::edit::{default, default_text, drop, items, items_mut, object, set, text};
 use crate::schemas::typed;
-use crate::{Cell, Declared, Strategy, Subresource};
+use crate::{Cell, Context, Declared, Strategy, Subresource};
 
 /// The kind.
 pub(super) fn kind() -> Declared {
@@ -47,9 +46,11 @@ pub(super) fn kind() -> Declared {
 
 struct Service;
 
-const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-
 impl Strategy for Service {
+    fn prepare_update(&self, _: &Context<'_>, new: &mut Value, old: &Value) {
+        drop_of_old_type(new, old);
+    }
+
     fn default(&self, service: &mut Value) {
         let Some(spec) = object(service, "spec") else { return };
         default_text(spec, "type", "ClusterIP");
@@ -80,7 +81,7 @@ impl Strategy for Service {
             default_text(spec, "ipFamilyPolicy", "SingleStack");
             default(spec, "ipFamilies", json!(["IPv4"]));
         }
-        if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
+        if is_external(spec) {
             default_text(spec, "externalTrafficPolicy", "Cluster");
         }
         if kind == "LoadBalancer" {
@@ -91,7 +92,7 @@ impl Strategy for Service {
 
     fn validate_create(&self, service: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        validate(&service["spec"], &mut errors);
+        check_spec(&service["spec"], &Path::new("spec"), &mut errors);
         errors
     }
 
@@ -102,6 +103,12 @@ impl Strategy for Service {
         if !was.is_empty() && is != was && !external(new) && !external(old) {
             let at = Path::new("spec").child("clusterIPs").index(0);
             errors.invalid(&at, json!([is]), "may not change once set");
+        }
+        let class = |s: &Value| s["spec"]["loadBalancerClass"].clone();
+        let balanced = |s: &Value| text(&s["spec"], "type") == "LoadBalancer";
+        if balanced(new) && balanced(old) && class(new) != class(old) {
+            let at = Path::new("spec").child("loadBalancerClass");
+            errors.invalid(&at, class(new), "may not change once set");
         }
         errors
     }
@@ -137,12 +144,56 @@ impl Strategy for Service {
     }
 }
 
+/// Who changes the type does not have to take away what only the old type could have.
+fn drop_of_old_type(new: &mut Value, old: &Value) {
+    let was = &old["spec"];
+    let Some(spec) = new.get_mut("spec").filter(|s| s.is_object()) else {
+        return;
+    };
+    let kind = |s: &Value| text(s, "type").to_owned();
+    let inside = |s: &Value| kind(s) != "ExternalName";
+    let balanced = |s: &Value| kind(s) == "LoadBalancer";
+    let on_nodes = |s: &Value| matches!(text(s, "type"), "NodePort" | "LoadBalancer");
+    let mut gone: Vec<&str> = Vec::new();
+    if inside(was) && !inside(spec) {
+        gone.extend([
+            "clusterIP",
+            "clusterIPs",
+            "ipFamilies",
+            "ipFamilyPolicy",
+            "internalTrafficPolicy",
+        ]);
+    }
+    if is_external(was) && !is_external(spec) {
+        gone.push("externalTrafficPolicy");
+    }
+    if balanced(was) && !balanced(spec) {
+        gone.extend([
+            "allocateLoadBalancerNodePorts",
+            "loadBalancerClass",
+            "healthCheckNodePort",
+        ]);
+    }
+    for field in gone {
+        if spec.get(field) == was.get(field) {
+            drop(spec, field);
+        }
+    }
+    if on_nodes(was) && !on_nodes(spec) {
+        let known = |port: &Value| items(was, "ports").any(|p| p["nodePort"] == port["nodePort"]);
+        items_mut(spec, "ports")
+            .filter(|p| known(p))
+            .for_each(|p| drop(p, "nodePort"));
+    }
+}
+
 fn external_ip(service: &Value) -> String {
     let spec = &service["spec"];
     let own: Vec<&str> = items(spec, "externalIPs").filter_map(Value::as_str).collect();
     match text(spec, "type") {
         "ExternalName" => text(spec, "externalName").to_owned(),
         "LoadBalancer" => {
+            // Clients that ask for tables do not say how wide: what is cut would be lost.
             let given = items(&service["status"]["loadBalancer"], "ingress");
             let mut all: Vec<&str> = given
                 .map(|i| {
@@ -165,74 +216,6 @@ fn external_ip(service: &Value) -> String {
     }
 }
 
-fn validate(spec: &Value, errors: &mut ErrorList) {
-    let path = Path::new("spec");
-    let kind = text(spec, "type");
-    if !TYPES.contains(&kind) {
-        errors.not_supported(&path.child("type"), kind, &TYPES);
-    }
-    let headless = text(spec, "clusterIP") == "None";
-    if kind == "ExternalName" {
-        if text(spec, "externalName").is_empty() {
-            errors.required(&path.child("externalName"), "");
-        }
-    } else if items(spec, "ports").next().is_none() && !headless {
-        errors.required(&path.child("ports"), "");
-    }
-    if headless && matches!(kind, "NodePort" | "LoadBalancer") {
-        errors.invalid(
-            &path.child("clusterIPs").index(0),
-            quoted("None"),
-            format!("may not be set to 'None' for {kind} services"),
-        );
-    }
-    let affinity = text(spec, "sessionAffinity");
-    if !["ClientIP", "None"].contains(&affinity) {
-        errors.not_supported(&path.child("sessionAffinity"), affinity, &["ClientIP", "None"]);
-    }
-    let (mut seen_names, mut seen_ports) = (BTreeSet::new(), BTreeSet::new());
-    let several = items(spec, "ports").count() > 1;
-    for (i, port) in items(spec, "ports").enumerate() {
-        let at = path.child("ports").index(i);
-        let name = text(port, "name");
-        if name.is_empty() {
-            if several {
-                errors.required(&at.child("name"), "");
-            }
-        } else {
-            for message in names::dns1123_label(name) {
-                errors.invalid(&at.child("name"), quoted(name), message);
-            }
-            if !seen_names.insert(name) {
-                errors.duplicate(&at.child("name"), quoted(name));
-            }
-        }
-        match port.get("port").and_then(Value::as_i64) {
-            Some(n) if (1..=65_535).contains(&n) => {}
-            n => errors.invalid(
-                &at.child("port"),
-                n.unwrap_or(0),
-                "must be between 1 and 65535, inclusive",
-            ),
-        }
-        if !["SCTP", "TCP", "UDP"].contains(&text(port, "protocol")) {
-            errors.not_supported(&at.child("protocol"), text(port, "protocol"), &["SCTP", "TCP", "UDP"]);
-        }
-        if let Some(n) = port.get("targetPort").and_then(Value::as_i64)
-            && !(1..=65_535).contains(&n)
-        {
-            errors.invalid(&at.child("targetPort"), n, "must be between 1 and 65535, inclusive");
-        }
-        let key = (text(port, "protocol"), port["port"].as_i64());
-        if !seen_ports.insert(key) {
-            errors.duplicate(&at, json!({"port": port["port"], "protocol": port["protocol"]}));
-        }
-        if kind == "ClusterIP" && port["nodePort"].as_i64().unwrap_or(0) != 0 {
-            errors.forbidden(&at.child("nodePort"), "may not be used when `type` is 'ClusterIP'");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,11 +227,70 @@ mod tests {
         assert_eq!(service["spec"]["ports"][0]["targetPort"], 80);
         assert_eq!(service["spec"]["type"], "ClusterIP");
         assert!(Service.validate_create(&service).is_empty());
-        let two = json!({"spec": {"type": "ClusterIP", "sessionAffinity": "None",
-            "ports": [{"port": 80, "protocol": "TCP"}, {"port": 80, "protocol": "TCP", "name": "b"}]}});
-        let errors = Service.validate_create(&two).to_string();
-        assert!(
-            errors.contains("spec.ports[0].name: Required value") && errors.contains("spec.ports[1]: Duplicate value")
-        );
+        let two = json!({"spec": {"ports": [{"port": 80}, {"port": 80, "name": "b"}]}});
+        for (edit, words) in [
+            (two["spec"].clone(), "spec.ports[0].name: Required value"),
+            (two["spec"].clone(), "spec.ports[1]: Duplicate value"),
+            (json!({"ports": []}), "spec.ports: Required value"),
+            (
+                json!({"ports": [{"port": 0}]}),
+                "spec.ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive",
+            ),
+            (
+                json!({"type": "X", "ports": [{"port": 1}]}),
+                "spec.type: Unsupported value: \"X\": supported values: \"ClusterIP\", \"ExternalName\", \"LoadBalancer\", \"NodePort\"",
+            ),
+            (json!({"type": "ExternalName"}), "spec.externalName: Required value"),
+            (
+                json!({"type": "NodePort", "clusterIP": "None", "ports": [{"port": 1}]}),
+                "spec.clusterIPs[0]: Invalid value: \"None\": may not be set to 'None' for NodePort services",
+            ),
+            (
+                json!({"ports": [{"port": 1, "nodePort": 30000}]}),
+                "spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
+            ),
+            (
+                json!({"ports": [{"port": 1}], "sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}}}),
+                "must be greater than 0 and less than 86400",
+            ),
+            (
+                json!({"ports": [{"port": 1}], "loadBalancerClass": "a/b"}),
+                "spec.loadBalancerClass: Forbidden: may only be used when `type` is 'LoadBalancer'",
+            ),
+            (
+                json!({"ports": [{"port": 1}], "externalIPs": ["127.0.0.1"]}),
+                "may not be in the loopback range (127.0.0.0/8, ::1/128)",
+            ),
+            (
+                json!({"ports": [{"port": 1}], "externalTrafficPolicy": "Local"}),
+                "may only be set for externally-accessible services",
+            ),
+            (
+                json!({"ports": [{"port": 1}], "internalTrafficPolicy": "X"}),
+                "spec.internalTrafficPolicy: Unsupported value: \"X\": supported values: \"Cluster\", \"Local\"",
+            ),
+        ] {
+            let mut service = json!({"spec": edit});
+            Service.default(&mut service);
+            crate::check::expect(&Service.validate_create(&service), words);
+        }
+    }
+
+    #[test]
+    fn a_change_of_type_leaves_nothing_behind() {
+        let mut old = json!({"spec": {"type": "LoadBalancer", "clusterIP": "10.0.0.1", "ports": [{"port": 80, "nodePort": 30000}]}});
+        Service.default(&mut old);
+        let mut new = old.clone();
+        new["spec"]["type"] = "ClusterIP".into();
+        let context = Context {
+            now: Timestamp::UNIX_EPOCH,
+            namespace: "n",
+            user: "u",
+        };
+        Service.prepare_update(&context, &mut new, &old);
+        Service.default(&mut new);
+        let errors = Service.validate_update(&new, &old);
+        assert!(errors.is_empty(), "{errors}");
+        assert!(new["spec"]["ports"][0].get("nodePort").is_none());
     }
 }

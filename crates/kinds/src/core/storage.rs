@@ -83,19 +83,6 @@ fn modes(object: &Value) -> Cell {
     short.join(",").into()
 }
 
-fn check_modes(spec: &Value, errors: &mut ErrorList) {
-    let path = Path::new("spec").child("accessModes");
-    if items(spec, "accessModes").next().is_none() {
-        errors.required(&path, "at least 1 access mode is required");
-    }
-    let known: Vec<&str> = MODES.iter().map(|(long, _)| *long).collect();
-    for mode in items(spec, "accessModes").filter_map(Value::as_str) {
-        if !known.contains(&mode) {
-            errors.not_supported(&path, mode, &known);
-        }
-    }
-}
-
 /// Checks the spec of a claim, or of a template of one.
 pub(crate) fn check_claim_spec(spec: &Value, path: &Path, errors: &mut ErrorList) {
     check_claim_modes(spec, &path.child("accessModes"), errors);
@@ -223,6 +210,100 @@ impl Strategy for Claim {
     }
 }
 
+fn check_volume(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    const KNOWN: [&str; 9] = [
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+    ];
+    check_claim_modes(spec, &path.child("accessModes"), errors);
+    let capacity = path.child("capacity");
+    match spec["capacity"].as_object().filter(|c| !c.is_empty()) {
+        None => errors.required(&capacity, ""),
+        Some(map) if map.len() > 1 || !map.contains_key("storage") => {
+            let shown = quoted(&spec["capacity"].to_string());
+            errors.add(
+                meta::field::ErrorKind::NotSupported,
+                &capacity,
+                shown,
+                "supported values: \"storage\"",
+            );
+        }
+        Some(map) => {
+            let amount = crate::check::quantity(&map["storage"]);
+            if let Some(q) = amount.filter(|q| q.is_negative() || q.is_zero()) {
+                let at = capacity.key("storage");
+                errors.invalid(&at, quoted(&q.to_string()), "must be greater than zero");
+            }
+        }
+    }
+    if let Some(selector) = spec["nodeAffinity"].get("required").filter(|r| r.is_object()) {
+        let at = path.child("nodeAffinity").child("required");
+        crate::pods::check_node_selector(selector, &at, errors);
+    } else if spec["nodeAffinity"].is_object() {
+        let words = "must specify required node constraints";
+        errors.required(&path.child("nodeAffinity").child("required"), words);
+    }
+    let mut sources = spec
+        .as_object()
+        .into_iter()
+        .flatten()
+        .filter(|(k, v)| !KNOWN.contains(&k.as_str()) && !v.is_null());
+    match sources.next() {
+        None => errors.required(path, "must specify a volume type"),
+        Some((kind, source)) => check_volume_source(kind, source, spec, path, errors),
+    }
+    for (kind, _) in sources {
+        errors.forbidden(&path.child(kind), "may not specify more than 1 volume type");
+    }
+    let class = text(spec, "storageClassName");
+    if !class.is_empty() {
+        crate::check::named(
+            class,
+            meta::names::dns1123_subdomain,
+            &path.child("storageClassName"),
+            errors,
+        );
+    }
+    crate::check::one_of(
+        spec,
+        "persistentVolumeReclaimPolicy",
+        &["Delete", "Recycle", "Retain"],
+        path,
+        errors,
+    );
+    crate::check::one_of(spec, "volumeMode", &["Block", "Filesystem"], path, errors);
+}
+
+fn check_volume_source(kind: &str, source: &Value, spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let at = path.child(kind);
+    match kind {
+        "hostPath" => crate::pods::check_host_path(source, &at, errors),
+        "local" => {
+            crate::check::required(source, "path", &at, errors);
+            if !spec["nodeAffinity"].is_object() {
+                let words = "Local volume requires node affinity";
+                errors.required(&path.child("nodeAffinity"), words);
+            }
+        }
+        "csi" => {
+            crate::check::required(source, "driver", &at, errors);
+            crate::check::required(source, "volumeHandle", &at, errors);
+        }
+        "nfs" => {
+            crate::check::required(source, "server", &at, errors);
+            crate::check::required(source, "path", &at, errors);
+        }
+        _ => {}
+    }
+}
+
 fn unset(object: &Value) -> Cell {
     match text_or_none(object, "/spec/volumeAttributesClassName") {
         Value::String(s) if s == "<none>" => "<unset>".into(),
@@ -247,11 +328,7 @@ impl Strategy for Volume {
 
     fn validate_create(&self, volume: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
-        let spec = &volume["spec"];
-        check_modes(spec, &mut errors);
-        if spec.pointer("/capacity/storage").is_none() {
-            errors.required(&Path::new("spec").child("capacity"), "");
-        }
+        check_volume(&volume["spec"], &Path::new("spec"), &mut errors);
         errors
     }
 
@@ -279,6 +356,18 @@ impl Strategy for Volume {
                 &Path::new("spec").child("persistentvolumesource"),
                 "spec.persistentvolumesource is immutable after creation",
             );
+        }
+        let path = Path::new("spec");
+        let (is, was) = (&new["spec"], &old["spec"]);
+        crate::check::immutable(
+            &is["volumeMode"],
+            &was["volumeMode"],
+            &path.child("volumeMode"),
+            &mut errors,
+        );
+        if !was["nodeAffinity"].is_null() {
+            let at = path.child("nodeAffinity");
+            crate::check::immutable(&is["nodeAffinity"], &was["nodeAffinity"], &at, &mut errors);
         }
         errors
     }

@@ -6,6 +6,8 @@ mod ingress_checks;
 mod policy;
 mod slices;
 
+pub(crate) use slices::check_special;
+
 use crate::Declared;
 
 /// API group.
