@@ -1,15 +1,18 @@
 //! The core group.
 
+mod accounts;
 mod components;
 mod config;
+mod endpoints;
 pub(crate) mod events;
-mod misc;
+mod limits;
 mod namespace;
 mod node;
 mod pod;
 mod service;
 mod service_checks;
 mod storage;
+mod workloads;
 
 pub(crate) use storage::check_claim_spec;
 
@@ -27,7 +30,10 @@ pub(crate) fn kinds() -> Vec<Declared> {
         storage::claim(),
         storage::volume(),
     ];
-    out.extend(misc::kinds());
+    out.extend(accounts::kinds());
+    out.push(endpoints::kind());
+    out.extend(limits::kinds());
+    out.extend(workloads::kinds());
     out.push(events::kind());
     out.extend(components::kinds());
     out

@@ -16,7 +16,7 @@ mod update;
 mod validation;
 mod volumes;
 
-pub(crate) use defaults::{default_pod, default_template, qos_class};
+pub(crate) use defaults::{default_pod, default_spec, default_template, qos_class};
 pub(crate) use display::status_cells;
 pub(crate) use placement::check_node_selector;
 pub(crate) use update::check_update;
