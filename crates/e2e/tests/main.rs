@@ -3,6 +3,7 @@
 //! Must not use any crate of the product but `testkit`.
 
 mod api;
+mod clients;
 mod cluster;
 mod controllers;
 mod custom;
