@@ -18,6 +18,7 @@ mod edit;
 mod extensions;
 mod facts;
 mod flow;
+mod groups;
 mod kind;
 mod kubevirt;
 mod networking;
@@ -44,7 +45,7 @@ pub fn all() -> &'static [Arc<Kind>] {
         out.extend(core::kinds());
         out.extend(apps::kinds());
         out.extend(batch::kinds());
-        out.extend(plain::kinds());
+        out.extend(groups::kinds());
         out.extend(admission::kinds());
         out.extend(extensions::kinds());
         out.extend(flow::kinds());

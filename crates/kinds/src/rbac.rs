@@ -6,6 +6,7 @@ use meta::field::{ErrorList, Path};
 use meta::names;
 use serde_json::Value;
 
+use crate::check::{named, required, required_name};
 use crate::columns::{AGE, age, column, text_or_none, wide};
 use crate::edit::{default_text, items, items_mut, text};
 use crate::plain::Names;
@@ -80,6 +81,13 @@ impl Strategy for Role {
                         "namespaced rules cannot apply to non-resource URLs",
                     );
                 }
+                if any("apiGroups") || any("resources") || any("resourceNames") {
+                    errors.invalid(
+                        &at.child("nonResourceURLs"),
+                        &rule["nonResourceURLs"],
+                        "rules cannot apply to both regular resources and non-resource URLs",
+                    );
+                }
                 continue;
             }
             if !any("apiGroups") {
@@ -95,6 +103,17 @@ impl Strategy for Role {
                 );
             }
         }
+        let aggregated = &role["aggregationRule"];
+        if aggregated.is_object() {
+            let at = Path::new("aggregationRule").child("clusterRoleSelectors");
+            if items(aggregated, "clusterRoleSelectors").next().is_none() {
+                let words = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+                errors.required(&at, words);
+            }
+            for (i, selector) in items(aggregated, "clusterRoleSelectors").enumerate() {
+                crate::check::label_selector(selector, &at.index(i), &mut errors);
+            }
+        }
         errors
     }
 
@@ -108,6 +127,31 @@ impl Strategy for Role {
 
     fn row(&self, role: &Value, _: Timestamp) -> Vec<Cell> {
         vec![text_or_none(role, "/metadata/creationTimestamp")]
+    }
+}
+
+fn check_subject(subject: &Value, at: &Path, errors: &mut ErrorList) {
+    required(subject, "name", at, errors);
+    let group = text(subject, "apiGroup");
+    match text(subject, "kind") {
+        "ServiceAccount" => {
+            let name = text(subject, "name");
+            if !name.is_empty() {
+                named(name, names::dns1123_subdomain, &at.child("name"), errors);
+            }
+            if !group.is_empty() {
+                errors.not_supported(&at.child("apiGroup"), group, &[""]);
+            }
+            if text(subject, "namespace").is_empty() {
+                errors.required(&at.child("namespace"), "");
+            }
+        }
+        "User" | "Group" => {
+            if group != GROUP {
+                errors.not_supported(&at.child("apiGroup"), group, &[GROUP]);
+            }
+        }
+        other => errors.not_supported(&at.child("kind"), other, &["ServiceAccount", "User", "Group"]),
     }
 }
 
@@ -129,24 +173,18 @@ impl Strategy for Binding {
         if text(role, "apiGroup") != GROUP {
             errors.not_supported(&at.child("apiGroup"), text(role, "apiGroup"), &[GROUP]);
         }
-        if !["Role", "ClusterRole"].contains(&text(role, "kind")) {
-            errors.not_supported(&at.child("kind"), text(role, "kind"), &["ClusterRole", "Role"]);
+        let of_cluster = text(&binding["metadata"], "namespace").is_empty();
+        let kinds: &[&str] = if of_cluster {
+            &["ClusterRole"]
+        } else {
+            &["ClusterRole", "Role"]
+        };
+        if !kinds.contains(&text(role, "kind")) {
+            errors.not_supported(&at.child("kind"), text(role, "kind"), kinds);
         }
-        if text(role, "name").is_empty() {
-            errors.required(&at.child("name"), "");
-        }
+        required_name(role, "name", names::path_segment, &at, &mut errors);
         for (i, subject) in items(binding, "subjects").enumerate() {
-            let at = Path::new("subjects").index(i);
-            if text(subject, "name").is_empty() {
-                errors.required(&at.child("name"), "");
-            }
-            match text(subject, "kind") {
-                "ServiceAccount" if text(subject, "namespace").is_empty() => {
-                    errors.required(&at.child("namespace"), "")
-                }
-                "ServiceAccount" | "User" | "Group" => {}
-                other => errors.not_supported(&at.child("kind"), other, &["Group", "ServiceAccount", "User"]),
-            }
+            check_subject(subject, &Path::new("subjects").index(i), &mut errors);
         }
         errors
     }
@@ -182,5 +220,63 @@ impl Strategy for Binding {
             subjects("Group"),
             subjects("ServiceAccount"),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::expect;
+    use serde_json::json;
+
+    #[test]
+    fn roles() {
+        let rule = |rule: Value| Role.validate_create(&json!({"metadata": {"namespace": "n"}, "rules": [rule]}));
+        assert!(rule(json!({"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]})).is_empty());
+        for (given, words) in [
+            (
+                json!({}),
+                "rules[0].verbs: Required value: verbs must contain at least one value",
+            ),
+            (
+                json!({"verbs": ["get"]}),
+                "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
+            ),
+            (
+                json!({"verbs": ["get"], "nonResourceURLs": ["/a"]}),
+                "namespaced rules cannot apply to non-resource URLs",
+            ),
+            (
+                json!({"verbs": ["get"], "nonResourceURLs": ["/a"], "resources": ["pods"]}),
+                "rules cannot apply to both regular resources and non-resource URLs",
+            ),
+        ] {
+            expect(&rule(given), words);
+        }
+        let empty = json!({"aggregationRule": {}});
+        expect(
+            &Role.validate_create(&empty),
+            "at least one clusterRoleSelector required if aggregationRule is non-nil",
+        );
+    }
+
+    #[test]
+    fn bindings() {
+        let mut good =
+            json!({"roleRef": {"kind": "ClusterRole", "name": "view"}, "subjects": [{"kind": "User", "name": "u"}]});
+        Binding.default(&mut good);
+        assert_eq!(good["subjects"][0]["apiGroup"], GROUP);
+        assert!(Binding.validate_create(&good).is_empty());
+        let mut other = good.clone();
+        other["roleRef"]["kind"] = "Role".into();
+        other["subjects"] = json!([{"kind": "ServiceAccount", "name": "a"}, {"kind": "X", "name": "b"}]);
+        let errors = Binding.validate_update(&other, &good);
+        expect(
+            &errors,
+            "roleRef.kind: Unsupported value: \"Role\": supported values: \"ClusterRole\"",
+        );
+        expect(&errors, "subjects[0].namespace: Required value");
+        expect(&errors, "subjects[1].kind: Unsupported value: \"X\"");
+        expect(&errors, "cannot change roleRef");
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::check::{self, any, must_be_one_of, named};
 use crate::columns::{AGE, age, column, some_of};
 use crate::edit::{default_text, items, items_mut, text};
+use crate::networking::{check_special, is_server};
 use crate::schemas::typed;
 use crate::{Cell, Declared, Strategy};
 
@@ -39,7 +40,8 @@ impl Strategy for Endpoints {
             }
             for field in ["addresses", "notReadyAddresses"] {
                 for (n, address) in items(subset, field).enumerate() {
-                    check_address(address, &at.child(field).index(n), &mut errors);
+                    let server = is_server(endpoints);
+                    check_address(address, server, &at.child(field).index(n), &mut errors);
                 }
             }
             let several = items(subset, "ports").count() > 1;
@@ -86,9 +88,11 @@ impl Strategy for Endpoints {
     }
 }
 
-fn check_address(address: &Value, at: &Path, errors: &mut ErrorList) {
-    if let Some(ip) = check::ip(text(address, "ip"), &at.child("ip"), errors) {
-        crate::networking::check_special(ip, &at.child("ip"), errors);
+fn check_address(address: &Value, server: bool, at: &Path, errors: &mut ErrorList) {
+    if let Some(ip) = check::ip(text(address, "ip"), &at.child("ip"), errors)
+        && !(server && ip.is_loopback())
+    {
+        check_special(ip, &at.child("ip"), errors);
     }
     for (field, problems) in [
         ("hostname", names::dns1123_label as fn(&str) -> Vec<String>),

@@ -6,7 +6,7 @@ mod ingress_checks;
 mod policy;
 mod slices;
 
-pub(crate) use slices::check_special;
+pub(crate) use slices::{check_special, is_server};
 
 use crate::Declared;
 

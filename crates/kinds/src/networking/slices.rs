@@ -71,7 +71,8 @@ impl Strategy for Slice {
             return errors;
         }
         for (i, endpoint) in items(slice, "endpoints").enumerate() {
-            check_endpoint(endpoint, text(slice, "addressType"), &path.index(i), &mut errors);
+            let kind = text(slice, "addressType");
+            check_endpoint(endpoint, kind, is_server(slice), &path.index(i), &mut errors);
         }
         check_ports(slice, &Path::new("ports"), &mut errors);
         errors
@@ -102,7 +103,13 @@ impl Strategy for Slice {
     }
 }
 
-fn check_endpoint(endpoint: &Value, kind: &str, at: &Path, errors: &mut ErrorList) {
+/// Whether these are the addresses of this server, which may listen on loopback alone.
+pub(crate) fn is_server(endpoints: &Value) -> bool {
+    let metadata = &endpoints["metadata"];
+    text(metadata, "namespace") == "default" && text(metadata, "name") == "kubernetes"
+}
+
+fn check_endpoint(endpoint: &Value, kind: &str, server: bool, at: &Path, errors: &mut ErrorList) {
     let place = at.child("addresses");
     match items(endpoint, "addresses").count() {
         0 => errors.required(&place, "must contain at least 1 address"),
@@ -110,7 +117,8 @@ fn check_endpoint(endpoint: &Value, kind: &str, at: &Path, errors: &mut ErrorLis
         _ => {}
     }
     for (i, address) in items(endpoint, "addresses").enumerate() {
-        check_address(address.as_str().unwrap_or_default(), kind, &place.index(i), errors);
+        let address = address.as_str().unwrap_or_default();
+        check_address(address, kind, server, &place.index(i), errors);
     }
     if has(endpoint, "nodeName") {
         let at = at.child("nodeName");
@@ -137,7 +145,7 @@ fn check_endpoint(endpoint: &Value, kind: &str, at: &Path, errors: &mut ErrorLis
     }
 }
 
-fn check_address(address: &str, kind: &str, at: &Path, errors: &mut ErrorList) {
+fn check_address(address: &str, kind: &str, server: bool, at: &Path, errors: &mut ErrorList) {
     if kind == "FQDN" {
         return named(address, names::dns1123_subdomain, at, errors);
     }
@@ -149,7 +157,9 @@ fn check_address(address: &str, kind: &str, at: &Path, errors: &mut ErrorList) {
         "IPv6" if ip.is_ipv4() => errors.invalid(at, quoted(address), "must be an IPv6 address"),
         _ => {}
     }
-    check_special(ip, at, errors);
+    if !(server && ip.is_loopback()) {
+        check_special(ip, at, errors);
+    }
 }
 
 /// Addresses that no endpoint can have.
