@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use meta::Quantity;
-use meta::field::{ErrorKind, ErrorList, Path, quoted};
+use meta::field::{ErrorList, Path, quoted};
 use meta::names;
 use serde_json::Value;
 
@@ -287,12 +287,6 @@ pub(crate) fn not_over_100(value: &Value, path: &Path, errors: &mut ErrorList) {
     if percent(value).is_some_and(|n| n > 100) {
         errors.invalid(path, show(value), "must not be greater than 100%");
     }
-}
-
-/// `path: Too few: n: must have at least min items`.
-pub(crate) fn too_few(n: usize, min: usize, path: &Path, errors: &mut ErrorList) {
-    let items = if min == 1 { "item" } else { "items" };
-    errors.add(ErrorKind::TooFew, path, n, format!("must have at least {min} {items}"));
 }
 
 /// A text in tests: all errors, joined.

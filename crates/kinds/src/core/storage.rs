@@ -196,16 +196,21 @@ impl Strategy for Claim {
         } else {
             text(&claim["status"], "phase")
         };
+        let bound = !text(&claim["spec"], "volumeName").is_empty();
         let text_at = |p: &str| -> Cell { claim.pointer(p).and_then(Value::as_str).unwrap_or_default().into() };
         vec![
             phase.into(),
             text_at("/spec/volumeName"),
-            text_at("/status/capacity/storage"),
-            modes(&claim["status"]),
+            if bound {
+                text_at("/status/capacity/storage")
+            } else {
+                "".into()
+            },
+            if bound { modes(&claim["status"]) } else { "".into() },
             text_at("/spec/storageClassName"),
-            unset(claim),
+            unset(claim, "/spec/volumeAttributesClassName"),
             age(claim, now),
-            text_or_none(claim, "/spec/volumeMode"),
+            unset(claim, "/spec/volumeMode"),
         ]
     }
 }
@@ -304,8 +309,8 @@ fn check_volume_source(kind: &str, source: &Value, spec: &Value, path: &Path, er
     }
 }
 
-fn unset(object: &Value) -> Cell {
-    match text_or_none(object, "/spec/volumeAttributesClassName") {
+fn unset(object: &Value, pointer: &str) -> Cell {
+    match text_or_none(object, pointer) {
         Value::String(s) if s == "<none>" => "<unset>".into(),
         other => other,
     }
@@ -392,10 +397,111 @@ impl Strategy for Volume {
             phase.into(),
             claim.into(),
             text_at("/spec/storageClassName"),
-            unset(volume),
+            unset(volume, "/spec/volumeAttributesClassName"),
             text_at("/status/reason"),
             age(volume, now),
-            text_or_none(volume, "/spec/volumeMode"),
+            unset(volume, "/spec/volumeMode"),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::expect;
+
+    #[test]
+    fn claims() {
+        let mut good =
+            json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}});
+        Claim.default(&mut good);
+        assert_eq!(good["spec"]["volumeMode"], "Filesystem");
+        assert!(Claim.validate_create(&good).is_empty());
+        for (field, value, words) in [
+            (
+                "accessModes",
+                json!([]),
+                "spec.accessModes: Required value: at least 1 access mode is required",
+            ),
+            (
+                "accessModes",
+                json!(["All"]),
+                "spec.accessModes: Unsupported value: \"All\": supported values: \"ReadOnlyMany\", \"ReadWriteMany\", \"ReadWriteOnce\", \"ReadWriteOncePod\"",
+            ),
+            (
+                "accessModes",
+                json!(["ReadWriteOncePod", "ReadWriteOnce"]),
+                "may not use ReadWriteOncePod with other access modes",
+            ),
+            ("resources", json!({}), "spec.resources[storage]: Required value"),
+            (
+                "resources",
+                json!({"requests": {"storage": "0"}}),
+                "must be greater than zero",
+            ),
+            (
+                "volumeMode",
+                json!("Tape"),
+                "spec.volumeMode: Unsupported value: \"Tape\": supported values: \"Block\", \"Filesystem\"",
+            ),
+            (
+                "dataSource",
+                json!({"kind": "Pod", "name": "p"}),
+                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+            ),
+        ] {
+            let mut claim = good.clone();
+            claim["spec"][field] = value;
+            expect(&Claim.validate_create(&claim), words);
+        }
+        let mut other = good.clone();
+        other["spec"]["volumeMode"] = "Block".into();
+        expect(
+            &Claim.validate_update(&other, &good),
+            "spec: Forbidden: spec is immutable after creation",
+        );
+        assert_eq!(Claim.row(&good, Timestamp::UNIX_EPOCH)[7], "Filesystem");
+    }
+
+    #[test]
+    fn volumes() {
+        let mut good = json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}, "hostPath": {"path": "/a"}}});
+        Volume.default(&mut good);
+        assert_eq!(good["spec"]["persistentVolumeReclaimPolicy"], "Retain");
+        assert!(Volume.validate_create(&good).is_empty());
+        for (field, value, words) in [
+            ("capacity", json!({}), "spec.capacity: Required value"),
+            (
+                "capacity",
+                json!({"storage": "0"}),
+                "spec.capacity[storage]: Invalid value: \"0\": must be greater than zero",
+            ),
+            (
+                "hostPath",
+                json!(null),
+                "spec: Required value: must specify a volume type",
+            ),
+            (
+                "local",
+                json!({"path": "/a"}),
+                "spec.local: Forbidden: may not specify more than 1 volume type",
+            ),
+            ("nodeAffinity", json!({}), "must specify required node constraints"),
+            (
+                "persistentVolumeReclaimPolicy",
+                json!("Keep"),
+                "supported values: \"Delete\", \"Recycle\", \"Retain\"",
+            ),
+        ] {
+            let mut volume = good.clone();
+            volume["spec"][field] = value;
+            expect(&Volume.validate_create(&volume), words);
+        }
+        let mut other = good.clone();
+        other["spec"]["hostPath"]["path"] = "/b".into();
+        expect(
+            &Volume.validate_update(&other, &good),
+            "spec.persistentvolumesource is immutable after creation",
+        );
     }
 }
