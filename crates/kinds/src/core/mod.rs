@@ -12,9 +12,10 @@ mod pod;
 mod service;
 mod service_checks;
 mod storage;
+mod storage_checks;
 mod workloads;
 
-pub(crate) use storage::check_claim_spec;
+pub(crate) use storage_checks::check_claim_spec;
 
 use crate::Declared;
 
