@@ -188,6 +188,9 @@ pub fn refused(server: &str, status: &Status) -> anyhow::Error {
     if why.contains("not valid for name") {
         return anyhow!("{why}: start the server with --tls-san and the name or address by which it is called here");
     }
+    if why.contains("not valid yet") || why.contains("certificate expired") {
+        return anyhow!("{why}: is the clock of this machine right?");
+    }
     if is_other_server(status) {
         return anyhow!(
             "{server} is not of the cluster that this machine joined ({why}): check --server; \

@@ -223,6 +223,11 @@ fn losses(hosts: &mut Hosts) -> Result<()> {
             Err(text)
         }
     })?;
+    ensure!(
+        hosts.host(1).end(Signal::TERM)?,
+        "one that waits ends when it is asked to"
+    );
+    hosts.host(1).join(&url, "", &[])?;
     hosts.host(0).serve(&["--disable-agent"])?;
     // Both agents are back when they do what the server wants of them.
     for node in ["a", "b"] {

@@ -151,6 +151,22 @@ async fn who_may_not_join_is_told_why() {
     assert!(enrol(&cluster.url, Some(SECRET), &place, "n2").await.is_ok());
 }
 
+#[test]
+fn refusals_name_the_remedy() {
+    let broken =
+        |why: &str| Status::unavailable(format!("connection to the API server: invalid peer certificate: {why}"));
+    for (status, remedy) in [
+        (Status::unauthorized(), "allmend token"),
+        (broken("certificate not valid for name \"10.0.0.1\""), "--tls-san"),
+        (broken("certificate not valid yet: verification time 0 (UNIX)"), "clock"),
+        (broken("UnknownIssuer"), "check --server"),
+        (Status::internal("x"), "https://a:1"),
+    ] {
+        let said = refused("https://a:1", &status).to_string();
+        assert!(said.contains(remedy), "{said}");
+    }
+}
+
 async fn cluster_authority(cluster: &Cluster) -> String {
     super::authority(&cluster.url).await.unwrap()
 }
