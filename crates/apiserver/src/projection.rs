@@ -43,6 +43,21 @@ impl Convert for Rename {
     }
 }
 
+/// A second version of a built-in kind.
+pub struct Second(pub &'static kinds::versions::Second);
+
+#[async_trait]
+impl Convert for Second {
+    async fn convert(&self, objects: Vec<Value>, to: &str) -> Result<Vec<Value>, Status> {
+        let convert = if to == self.0.stored.api_version() {
+            self.0.to_stored
+        } else {
+            self.0.from_stored
+        };
+        Ok(objects.into_iter().map(convert).collect())
+    }
+}
+
 /// How a version follows the one in which objects are stored.
 pub struct Projection {
     /// The version in which objects are stored.

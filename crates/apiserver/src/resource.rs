@@ -9,7 +9,7 @@ use kinds::{Kind, Subresource, Text};
 use meta::{Gvr, Status};
 
 use crate::cache::{KindCache, PREFIX};
-use crate::projection::Projection;
+use crate::projection::{Projection, Second};
 
 /// A kind in one version, with the cache of its objects in that version.
 pub struct Resource {
@@ -138,9 +138,21 @@ impl Catalog {
         }
     }
 
-    /// The built-in kinds.
+    /// The built-in kinds, and the second versions of some.
     pub fn built_in() -> Self {
-        Self::new(kinds::all().iter().cloned())
+        let mut catalog = Self::new(kinds::all().iter().cloned());
+        let mut all = std::mem::take(&mut catalog.built_in).ordered;
+        for second in kinds::versions::all() {
+            let base = all.iter().find(|r| r.kind.gvr() == second.stored).cloned();
+            if let Some(base) = base {
+                let mut resource = Resource::new(second.kind.clone());
+                resource.prefix.clone_from(&base.prefix);
+                resource.projection = Some(Projection::new(base, Arc::new(Second(second))));
+                all.push(Arc::new(resource));
+            }
+        }
+        catalog.built_in = Index::new(all);
+        catalog
     }
 
     fn custom(&self) -> Arc<Index> {

@@ -349,3 +349,46 @@ async fn rules_hold_and_what_was_wrong_before_may_stay() {
         refused.message()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn built_in_kinds_have_second_versions_too() {
+    let f = start().await;
+    let scaler = json!({"apiVersion": "autoscaling/v1", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "h"},
+        "spec": {"scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}, "maxReplicas": 5,
+            "targetCPUUtilizationPercentage": 70}});
+    let v1 = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
+    let made = f.post(v1, &scaler).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    assert_eq!(made.json()["spec"]["targetCPUUtilizationPercentage"], 70);
+    let seen = f.get(&format!("{}/h", v1.replace("/v1/", "/v2/"))).await.json();
+    assert_eq!(
+        seen["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"],
+        70
+    );
+    assert_eq!(
+        f.get("/apis/autoscaling").await.json()["preferredVersion"]["version"],
+        "v2"
+    );
+    let event = json!({"apiVersion": "events.k8s.io/v1", "kind": "Event", "metadata": {"name": "e"},
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "example.com/me", "reportingInstance": "me-1",
+        "action": "Test", "reason": "Because", "type": "Normal", "note": "a note",
+        "regarding": {"kind": "Pod", "namespace": "default", "name": "p"}});
+    let events = "/apis/events.k8s.io/v1/namespaces/default/events";
+    let made = f.post(events, &event).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let core = f.get("/api/v1/namespaces/default/events/e").await.json();
+    assert_eq!(
+        (&core["message"], &core["involvedObject"]["name"]),
+        (&json!("a note"), &json!("p"))
+    );
+    let selected = f
+        .get(&format!("{events}?fieldSelector=regarding.name%3Dp"))
+        .await
+        .json();
+    assert_eq!(
+        (selected["kind"].as_str(), selected["items"].as_array().map(Vec::len)),
+        (Some("EventList"), Some(1))
+    );
+    assert_eq!(f.delete(&format!("{events}/e"), &json!({})).await.code, 200);
+    assert_eq!(f.get("/api/v1/namespaces/default/events/e").await.code, 404);
+}
