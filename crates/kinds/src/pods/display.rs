@@ -28,6 +28,12 @@ pub(crate) fn status_cells(pod: &Value, now: Timestamp) -> Vec<Cell> {
     };
     let initialising = init_reason(spec, status, &mut counts, &mut reason);
     if !initialising || is_initialized(status) {
+        // Init containers are done: what they took is no longer of interest, but for sidecars.
+        counts.restarts = 0;
+        counts.last_restart.clear();
+        items(status, "initContainerStatuses")
+            .filter(|c| is_sidecar(spec, text(c, "name")))
+            .for_each(|c| counts.restarted(c));
         main_reason(status, &mut counts, &mut reason);
     }
     if pod.pointer("/metadata/deletionTimestamp").is_some_and(|v| !v.is_null()) {
@@ -81,22 +87,24 @@ fn is_initialized(status: &Value) -> bool {
     items(status, "conditions").any(|c| text(c, "type") == "Initialized" && text(c, "status") == "True")
 }
 
+fn is_sidecar(spec: &Value, name: &str) -> bool {
+    items(spec, "initContainers").any(|c| text(c, "name") == name && text(c, "restartPolicy") == "Always")
+}
+
 /// The reason while init containers run; whether one of them holds the pod up.
 fn init_reason(spec: &Value, status: &Value, counts: &mut Counts, reason: &mut String) -> bool {
-    let sidecar = |name: &str| {
-        items(spec, "initContainers").any(|c| text(c, "name") == name && text(c, "restartPolicy") == "Always")
-    };
     counts.total += items(spec, "initContainers")
         .filter(|c| text(c, "restartPolicy") == "Always")
         .count();
     let number = items(spec, "initContainers").count();
     for (i, c) in items(status, "initContainerStatuses").enumerate() {
         counts.restarted(c);
-        let is_sidecar = sidecar(text(c, "name"));
-        if let Some(ended) = c.pointer("/state/terminated") {
-            if int(ended, "/exitCode") == 0 {
-                continue;
-            }
+        let is_sidecar = is_sidecar(spec, text(c, "name"));
+        let ended = c.pointer("/state/terminated").filter(|t| t.is_object());
+        if ended.is_some_and(|t| int(t, "/exitCode") == 0) {
+            continue;
+        }
+        if let Some(ended) = ended.filter(|_| !(is_sidecar && c["started"] == true)) {
             *reason = match text(ended, "reason") {
                 "" if int(ended, "/signal") != 0 => format!("Init:Signal:{}", int(ended, "/signal")),
                 "" => format!("Init:ExitCode:{}", int(ended, "/exitCode")),
