@@ -115,3 +115,25 @@ fn check_counts(status: &Value, pairs: &[(&str, &str)], errors: &mut ErrorList) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::expect;
+    use serde_json::json;
+
+    #[test]
+    fn revisions() {
+        let good = json!({"data": {}, "revision": 2, "metadata": {"ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "controller": true}]}});
+        assert!(Revision.validate_create(&good).is_empty());
+        let row = Revision.row(&good, Timestamp::UNIX_EPOCH);
+        assert_eq!(row[..2], [json!("daemonset.apps/d"), json!(2)]);
+        expect(
+            &Revision.validate_create(&json!({"revision": -1})),
+            "data: Required value: data is mandatory",
+        );
+        let errors = Revision.validate_update(&json!({"data": {"a": 1}}), &good);
+        expect(&errors, "data: Invalid value: {\"a\":1}: field is immutable");
+    }
+}

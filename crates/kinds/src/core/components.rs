@@ -76,3 +76,28 @@ impl Strategy for Binding {
         vec![crate::columns::age(binding, now)]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn components_and_bindings() {
+        let healthy = json!({"conditions": [{"type": "Healthy", "status": "True", "message": "ok"}]});
+        let row = |c: &Value| Component.row(c, Timestamp::UNIX_EPOCH);
+        assert_eq!(row(&healthy), [json!("Healthy"), json!("ok"), json!("")]);
+        assert_eq!(row(&json!({}))[0], "Unknown");
+        assert!(
+            Binding
+                .validate_create(&json!({"target": {"kind": "Node", "name": "n"}}))
+                .is_empty()
+        );
+        let errors = Binding.validate_create(&json!({"target": {"kind": "Pod"}}));
+        crate::check::expect(
+            &errors,
+            "target.kind: Unsupported value: \"Pod\": supported values: \"Node\", \"<empty>\"",
+        );
+        crate::check::expect(&errors, "target.name: Required value");
+    }
+}

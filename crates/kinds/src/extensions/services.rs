@@ -152,3 +152,50 @@ fn check_service(spec: &Value, path: &Path, errors: &mut ErrorList) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::expect;
+    use serde_json::json;
+
+    #[test]
+    fn services() {
+        let mut good = json!({"metadata": {"name": "v1.example.com"}, "spec": {"group": "example.com", "version": "v1",
+            "groupPriorityMinimum": 100, "versionPriority": 10, "service": {"namespace": "n", "name": "s"}}});
+        ApiService.default(&mut good);
+        assert_eq!(good["spec"]["service"]["port"], 443);
+        assert!(ApiService.validate_create(&good).is_empty());
+        let row = ApiService.row(&good, Timestamp::UNIX_EPOCH);
+        assert_eq!(row[..2], [json!("n/s"), json!("Unknown")]);
+        for (pointer, value, words) in [
+            (
+                "/metadata/name",
+                json!("v1.x"),
+                "metadata.name: Invalid value: \"v1.x\": must be `spec.version+\".\"+spec.group`: \"v1.example.com\"",
+            ),
+            (
+                "/spec/versionPriority",
+                json!(0),
+                "spec.versionPriority: Invalid value: 0: must be positive and less than 1000",
+            ),
+            ("/spec/service/name", json!(""), "spec.service.name: Required value"),
+            (
+                "/spec/service/port",
+                json!(0),
+                "spec.service.port: Invalid value: 0: port is not valid: must be between 1 and 65535, inclusive",
+            ),
+        ] {
+            let mut service = good.clone();
+            *service.pointer_mut(pointer).unwrap() = value;
+            expect(&ApiService.validate_update(&service, &good), words);
+        }
+        let mut local = good.clone();
+        local["spec"]["service"] = Value::Null;
+        local["spec"]["insecureSkipTLSVerify"] = true.into();
+        expect(
+            &ApiService.validate_create(&local),
+            "local APIServices may not have insecureSkipTLSVerify",
+        );
+    }
+}
