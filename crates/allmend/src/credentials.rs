@@ -32,6 +32,11 @@ impl ServerPaths {
         self.root.join("db")
     }
 
+    /// The keys of what is encrypted in the store.
+    pub fn encryption(&self) -> PathBuf {
+        self.root.join("encryption.yaml")
+    }
+
     /// The join secret.
     pub fn token(&self) -> PathBuf {
         self.root.join("token")

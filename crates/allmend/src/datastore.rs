@@ -9,12 +9,17 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use store::etcd::{Etcd, Tls};
-use store::{Embedded, Store};
+use store::sealed::{self, Rules, Sealed};
+use store::{Embedded, Outcome, Stamp, Store, Txn};
 
 use crate::credentials::ServerPaths;
 
+mod encryption;
+
 /// How long etcd may take for a request: shorter than what clients wait for an answer.
 const ETCD_PATIENCE: Duration = Duration::from_secs(8);
+/// Where the probe of the keys lies. Not below `/registry/`, where only objects are.
+const PROBE: &[u8] = b"/allmend/encryption";
 /// The authorities that the system trusts, where no other is given.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -43,6 +48,10 @@ pub struct DatastoreFlags {
         requires = "datastore_certfile"
     )]
     pub datastore_keyfile: Option<PathBuf>,
+    /// What is encrypted in the store, and with which keys: an EncryptionConfiguration. Unless given,
+    /// Secrets are, with a key made at first start in server/encryption.yaml of the data directory.
+    #[arg(long, env = "ALLMEND_ENCRYPTION_CONFIG", value_name = "FILE")]
+    pub encryption_config: Option<PathBuf>,
 }
 
 impl DatastoreFlags {
@@ -56,7 +65,7 @@ impl DatastoreFlags {
         let urls = endpoints.split(',').map(str::trim).filter(|url| !url.is_empty());
         let mut options = store::etcd::Options::new(urls);
         options.timeout = ETCD_PATIENCE;
-        options.stamp = apiserver::stamp();
+        options.stamp = stamp();
         let secure = options.endpoints.iter().any(|url| url.starts_with("https://"));
         let given = self.datastore_cafile.is_some() || self.datastore_certfile.is_some();
         if secure || given {
@@ -85,16 +94,82 @@ fn pem(path: &Path, kind: &str) -> Result<Vec<u8>> {
     Ok(content)
 }
 
+/// A store as it lies, and the rules by which it is read.
+pub struct Opened {
+    /// With cipher text in it.
+    pub raw: Arc<dyn Store>,
+    /// What is encrypted, and how.
+    pub rules: Rules,
+}
+
+impl Opened {
+    /// The store as the API server sees it.
+    pub fn plain(&self) -> Arc<dyn Store> {
+        Arc::new(Sealed::new(self.raw.clone(), self.rules.clone(), apiserver::stamp()))
+    }
+}
+
+/// How every store is opened: cipher text is stamped after it was decrypted.
+fn stamp() -> Stamp {
+    sealed::around(apiserver::stamp())
+}
+
 /// Opens the store of a server.
 pub async fn open(flags: &DatastoreFlags, paths: &ServerPaths) -> Result<Arc<dyn Store>> {
-    if flags.shared() {
+    Ok(open_raw(flags, paths).await?.plain())
+}
+
+/// The same, as it lies.
+pub async fn open_raw(flags: &DatastoreFlags, paths: &ServerPaths) -> Result<Opened> {
+    let raw: Arc<dyn Store> = if flags.shared() {
         let options = flags.etcd(&flags.datastore_endpoint)?;
-        let store = Etcd::connect(options).await.context("--datastore-endpoint")?;
-        return Ok(Arc::new(store));
+        Arc::new(Etcd::connect(options).await.context("--datastore-endpoint")?)
+    } else {
+        let options = store::embedded::Options::new(paths.store()).stamp(stamp());
+        let store = Embedded::open(options);
+        Arc::new(store.with_context(|| format!("open the store in {}", paths.store().display()))?)
+    };
+    let rules = rules(flags, paths, &*raw).await?;
+    Ok(Opened { raw, rules })
+}
+
+/// The rules of encryption: given, kept, or made now. They must fit to the store.
+///
+/// The store has a probe of them, for two reasons: an absent file must not be made anew for a store
+/// that is encrypted already, and a second server on the same etcd must have the same keys.
+async fn rules(flags: &DatastoreFlags, paths: &ServerPaths, store: &dyn Store) -> Result<Rules> {
+    let path = flags.encryption_config.clone().unwrap_or_else(|| paths.encryption());
+    let probe = store.get(PROBE).await.context("read the store")?;
+    let rules = match &probe {
+        None if flags.encryption_config.is_none() && !path.exists() => encryption::make(&path)?,
+        Some(_) if !path.exists() => bail!(
+            "{} is missing, but the store is encrypted: put the file back, or copy it from another server of this store",
+            path.display()
+        ),
+        _ => encryption::read(&path)?,
+    };
+    if let Some(probe) = &probe {
+        if let Err(store::Error::Unreadable { why, .. }) = rules.open(PROBE, &probe.value) {
+            bail!(
+                "{} does not fit to the store: {why}; use the file with which the store was written",
+                path.display()
+            );
+        }
+        if rules.is_own_probe(&probe.value) {
+            return Ok(rules);
+        }
     }
-    let options = store::embedded::Options::new(paths.store()).stamp(apiserver::stamp());
-    let store = Embedded::open(options).with_context(|| format!("open the store in {}", paths.store().display()))?;
-    Ok(Arc::new(store))
+    let txn = match (rules.probe(PROBE), &probe) {
+        (None, None) => return Ok(rules),
+        (None, Some(probe)) => Txn::remove(PROBE, probe.mod_revision),
+        (Some(own), Some(probe)) => Txn::update(PROBE, probe.mod_revision, own),
+        (Some(own), None) => Txn::create(PROBE, own),
+    };
+    match store.commit(txn).await.context("write to the store")? {
+        Outcome::Committed(_) => Ok(rules),
+        // Another server was quicker: look at what it wrote.
+        Outcome::CompareFailed { .. } => Box::pin(self::rules(flags, paths, store)).await,
+    }
 }
 
 #[cfg(test)]

@@ -233,3 +233,105 @@ impl Candidate {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use apiserver::{ApiServer, Config, User};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const QUICK: Times = Times {
+        lease: Duration::from_secs(1),
+        deadline: Duration::from_millis(600),
+        renew: Duration::from_millis(100),
+        retry: Duration::from_millis(20),
+    };
+
+    /// Counts who works, now and ever; more than one at a time is a failure.
+    #[derive(Default)]
+    struct Work {
+        now: AtomicUsize,
+        terms: AtomicUsize,
+        most: AtomicUsize,
+    }
+
+    impl Work {
+        async fn run(self: Arc<Self>, stop: CancellationToken) {
+            let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+            self.most.fetch_max(now, Ordering::SeqCst);
+            self.terms.fetch_add(1, Ordering::SeqCst);
+            stop.cancelled().await;
+            self.now.fetch_sub(1, Ordering::SeqCst);
+        }
+
+        async fn term(&self, number: usize) {
+            let waited = tokio::time::timeout(Duration::from_secs(20), async {
+                while self.terms.load(Ordering::SeqCst) < number {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            });
+            assert!(waited.await.is_ok(), "nobody took the lease");
+        }
+    }
+
+    fn candidate(api: &ApiServer, identity: &str) -> Candidate {
+        Candidate {
+            client: api.client(User::master("system:kube-controller-manager")),
+            identity: identity.to_owned(),
+            times: QUICK,
+            seen: None,
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_works_at_a_time_and_another_takes_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = store::embedded::Options::new(dir.path()).stamp(apiserver::stamp());
+        let store = Arc::new(store::Embedded::open(options).unwrap());
+        let api = ApiServer::open(Config::default(), store).await.unwrap();
+        let work = Arc::new(Work::default());
+        let start = |identity: &str| {
+            let stop = CancellationToken::new();
+            let (candidate, ended, work) = (candidate(&api, identity), stop.clone(), work.clone());
+            let task = tokio::spawn(async move { candidate.lead(ended, move |s| work.clone().run(s)).await });
+            (stop, task)
+        };
+        let first = start("a");
+        work.term(1).await;
+        let second = start("b");
+        // Renewed, the lease outlasts its own length.
+        tokio::time::sleep(QUICK.lease * 2).await;
+        assert_eq!(work.terms.load(Ordering::SeqCst), 1);
+        let begun = Instant::now();
+        first.0.cancel();
+        first.1.await.unwrap();
+        work.term(2).await;
+        assert!(
+            begun.elapsed() < QUICK.lease,
+            "a lease that was given back is taken at once"
+        );
+
+        // Killed without a word: the lease has to run out.
+        second.1.abort();
+        let _ = second.1.await;
+        let third = start("c");
+        tokio::time::sleep(QUICK.lease / 2).await;
+        assert_eq!(work.terms.load(Ordering::SeqCst), 2);
+        // What the killed one ran ends with its process; here by its own token.
+        second.0.cancel();
+        work.term(3).await;
+        let client = api.client(User::master("a"));
+        let lease = client.get(&LEASES, NAMESPACE, NAME).await.unwrap().to_value();
+        assert_eq!(text(&lease, "/spec/holderIdentity"), "c");
+        assert_eq!(lease["spec"]["leaseTransitions"], 2);
+
+        // Taken away: the holder stops, and gets it again once it has run out.
+        let patch = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 1}});
+        client.merge_patch(&LEASES, NAMESPACE, NAME, "", &patch).await.unwrap();
+        work.term(4).await;
+        third.0.cancel();
+        third.1.await.unwrap();
+        assert_eq!(work.most.load(Ordering::SeqCst), 1);
+        assert_eq!(work.now.load(Ordering::SeqCst), 0);
+    }
+}

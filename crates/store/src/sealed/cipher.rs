@@ -12,6 +12,11 @@ use std::fmt;
 /// What every encrypted value begins with. No object in JSON does.
 pub const PREFIX: &[u8] = b"k8s:enc:";
 
+/// A secret for a new key.
+pub fn random_secret() -> [u8; 32] {
+    Aes256Gcm::generate_key(OsRng).into()
+}
+
 /// How a key encrypts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
@@ -101,8 +106,7 @@ impl Key {
         value.starts_with(&self.head())
     }
 
-    /// Encrypts a value for a place in the store; `None` if the system has no random numbers, or
-    /// the value is beyond all sizes.
+    /// Encrypts a value for a place in the store; `None` if it is beyond all sizes.
     pub fn seal(&self, place: &[u8], plain: &[u8]) -> Option<Bytes> {
         let mut out = self.head();
         let bound = Payload { msg: plain, aad: place };

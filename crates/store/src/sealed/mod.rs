@@ -14,7 +14,7 @@
 
 mod cipher;
 
-pub use cipher::{Algorithm, Key, PREFIX};
+pub use cipher::{Algorithm, Key, PREFIX, random_secret};
 
 use crate::error::{Error, Result};
 use crate::types::{Committed, EventKind, KeyValue, Op, Outcome, Page, Range, Stats, Txn, WatchBatch, WatchEvent};
@@ -89,6 +89,23 @@ impl Rules {
             }
             _ => Ok(None),
         }
+    }
+
+    /// A value by which is known later whether these are the keys of a store: cipher text of the
+    /// key that writes; `None` if there is none.
+    pub fn probe(&self, place: &[u8]) -> Option<Bytes> {
+        let mut writers = self.0.iter().filter_map(|rule| rule.providers.first());
+        let key = writers.find_map(|p| match p {
+            Provider::Key(key) => Some(key),
+            Provider::Identity => None,
+        })?;
+        key.seal(place, b"allmend")
+    }
+
+    /// Whether a probe is one of the key that writes now.
+    pub fn is_own_probe(&self, probe: &[u8]) -> bool {
+        let mut writers = self.0.iter().filter_map(|rule| rule.providers.first());
+        writers.any(|p| matches!(p, Provider::Key(key) if key.made(probe)))
     }
 
     /// Whether a value is kept as the rules want it now.
