@@ -304,6 +304,12 @@ pub trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// The cell under `Name`; `None` for kinds whose tables have no such column.
+    fn name_cell(&self, object: &Value) -> Option<Cell> {
+        let name = object.pointer("/metadata/name").cloned();
+        Some(name.unwrap_or_default())
+    }
+
     /// Value of a selectable field; empty when unset.
     fn field(&self, object: &Value, path: &str) -> String {
         let found = path.split('.').try_fold(object, |v, part| v.get(part));

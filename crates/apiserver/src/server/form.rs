@@ -61,7 +61,7 @@ impl Form {
         }
         let mut out = Vec::with_capacity(1024);
         let (list_kind, version) = match self {
-            Form::Plain => (format!("{}List", kind.kind), kind.gvr().api_version()),
+            Form::Plain => (kind.list_kind.to_string(), kind.gvr().api_version()),
             Form::Metadata => ("PartialObjectMetadataList".to_owned(), "meta.k8s.io/v1".to_owned()),
             Form::Table(_) => {
                 write_table_head(&mut out, kind, &meta, true);
@@ -114,9 +114,11 @@ impl Form {
 
     fn write_row(self, out: &mut Vec<u8>, kind: &Kind, object: &Object) {
         let value = object.to_value();
-        let mut cells = vec![Value::from(object.name())];
+        let mut cells = Vec::with_capacity(kind.columns.len() + 1);
+        cells.extend(kind.strategy().name_cell(&value));
+        let columns = cells.len() + kind.columns.len();
         cells.extend(kind.strategy().row(&value, Timestamp::now()));
-        cells.resize(kind.columns.len() + 1, Value::from(""));
+        cells.resize(columns, Value::from(""));
         out.extend_from_slice(b"{\"cells\":");
         out.extend_from_slice(Value::Array(cells).to_string().as_bytes());
         let Form::Table(include) = self else {
@@ -173,11 +175,15 @@ fn write_table_head(out: &mut Vec<u8>, kind: &Kind, meta: &Value, with_columns: 
 }
 
 fn columns(kind: &Kind) -> Value {
-    let mut out = vec![json!({
+    let mut out = Vec::with_capacity(kind.columns.len() + 1);
+    let name = kind.strategy().name_cell(&Value::Null).map(|_| {
+        json!({
         "name": "Name", "type": "string", "format": "name", "priority": 0,
         "description": "Name must be unique within a namespace. Is required when creating resources, although some \
                         resources may allow a client to request the generation of an appropriate name automatically.",
-    })];
+        })
+    });
+    out.extend(name);
     out.extend(kind.columns.iter().map(|c| {
         json!({"name": c.name, "type": c.kind, "format": c.format, "priority": c.priority, "description": c.description})
     }));

@@ -237,7 +237,7 @@ impl Frontend {
                 )?;
                 let gone = self.core.delete_collection(&call, target, &selection, &request).await?;
                 let items: Vec<Value> = gone.iter().map(|o| o.to_full_value()).collect();
-                let kind = format!("{}List", target.resource.kind.kind);
+                let kind = target.resource.kind.list_kind.to_string();
                 let revision = self.core.revision().to_string();
                 respond::value(
                     200,

@@ -52,6 +52,10 @@ const LONGEST_TEXT: usize = 128;
 const LONGEST_MESSAGE: usize = 1024;
 
 impl Strategy for Event {
+    fn name_cell(&self, _event: &Value) -> Option<Cell> {
+        None
+    }
+
     fn validate_create(&self, event: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let namespace = text(&event["metadata"], "namespace");

@@ -93,6 +93,20 @@ fn forbid_changes(new: &Value, old: &Value, fields: &[&str], errors: &mut ErrorL
 }
 
 impl Strategy for StorageClass {
+    fn name_cell(&self, class: &Value) -> Option<Cell> {
+        let marks = &class["metadata"]["annotations"];
+        let default = [
+            "storageclass.kubernetes.io/is-default-class",
+            "storageclass.beta.kubernetes.io/is-default-class",
+        ];
+        let name = text(&class["metadata"], "name");
+        Some(if default.iter().any(|mark| marks[*mark] == "true") {
+            format!("{name} (default)").into()
+        } else {
+            name.into()
+        })
+    }
+
     fn default(&self, class: &mut Value) {
         default_text(class, "reclaimPolicy", "Delete");
         default_text(class, "volumeBindingMode", "Immediate");

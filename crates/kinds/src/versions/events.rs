@@ -64,6 +64,10 @@ pub(super) fn to_core(mut event: Value) -> Value {
 struct Event;
 
 impl Strategy for Event {
+    fn name_cell(&self, event: &Value) -> Option<Cell> {
+        Stored.name_cell(event)
+    }
+
     fn validate_create(&self, event: &Value) -> ErrorList {
         let mut errors = Stored.validate_create(&to_core(event.clone()));
         if event.get("eventTime").is_none_or(Value::is_null) {
