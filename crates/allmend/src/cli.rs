@@ -10,7 +10,8 @@ use anyhow::{Context, Result};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::datastore::DatastoreFlags;
-use crate::{config_file, credentials, logging};
+use crate::datastore::verbs::DatastoreVerb;
+use crate::{config_file, credentials, datastore, logging};
 
 /// Where everything is kept unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/allmend";
@@ -38,6 +39,9 @@ enum Verb {
     /// Import, list and remove images of this machine's containerd.
     #[command(subcommand)]
     Image(ImageVerb),
+    /// Move, save, restore, check and re-encrypt the state of a cluster.
+    #[command(subcommand)]
+    Datastore(DatastoreVerb),
     /// Remove everything that a server made on this machine: workloads, network, data.
     Purge(PurgeFlags),
     /// Print completions for a shell.
@@ -277,6 +281,7 @@ pub fn run() -> Result<()> {
             Ok(())
         }
         Verb::Image(verb) => image(verb),
+        Verb::Datastore(verb) => datastore::verbs::run(verb),
         Verb::Purge(flags) => crate::purge::run(&flags.data.data_dir, flags.yes),
         Verb::Completion { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "allmend", &mut std::io::stdout());

@@ -15,6 +15,7 @@ use store::{Embedded, Outcome, Stamp, Store, Txn};
 use crate::credentials::ServerPaths;
 
 mod encryption;
+pub mod verbs;
 
 /// How long etcd may take for a request: shorter than what clients wait for an answer.
 const ETCD_PATIENCE: Duration = Duration::from_secs(8);

@@ -26,7 +26,7 @@ mod wire;
 pub use crate::core::Core;
 pub use admission::{Admission, Attributes, Operation};
 pub use api::{ApiServer, OpenError};
-pub use cache::codec::stamp;
+pub use cache::codec::{decode as decode_stored, stamp};
 pub use config::{Config, TokenSigner};
 pub use identity::User;
 pub use resource::{Catalog, Resource};

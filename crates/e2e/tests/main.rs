@@ -7,6 +7,7 @@ mod clients;
 mod cluster;
 mod controllers;
 mod custom;
+mod datastore;
 mod machines;
 mod mishaps;
 mod pods;

@@ -204,6 +204,19 @@ fn create(db: &Connection, begin: u64) -> rusqlite::Result<()> {
     txn.commit()
 }
 
+/// Rewrites the file of a store that nobody has open, so that no byte of what was compacted is
+/// left in it.
+///
+/// # Errors
+/// [`Error::Locked`], [`Error::Path`], [`Error::NoSpace`].
+pub fn tidy(dir: &Path) -> Result<()> {
+    let _lock = Lock::take(dir)?;
+    let (path, db) = open_beside(dir)?;
+    db.execute_batch("VACUUM")
+        .and_then(|()| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())))
+        .map_err(|e| engine_error("rewrite", &path, e))
+}
+
 /// Makes a new store in `dir` from a snapshot. The directory must not hold a store: a log left
 /// behind by another one would be mixed into the restored file.
 ///

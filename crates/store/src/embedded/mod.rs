@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 
-pub use file::{FORMAT, exists, restore};
+pub use file::{FORMAT, exists, restore, tidy};
 pub use offline::Files;
 
 /// How to open the embedded engine.
