@@ -1,6 +1,6 @@
 //! Where the state is kept: etcd, moving, saving, encryption.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -129,7 +129,8 @@ fn lies_in(dir: &Path, words: &str) -> Result<bool> {
 }
 
 fn revision(server: &Server) -> Result<u64> {
-    let list = server.kubectl().json(&["get", "--raw", "/api/v1/configmaps"])?;
+    let list = server.kubectl().ok(&["get", "--raw", "/api/v1/configmaps"])?;
+    let list: serde_json::Value = serde_json::from_str(&list)?;
     let text = list["metadata"]["resourceVersion"].as_str().context("a revision")?;
     Ok(text.parse()?)
 }
@@ -357,20 +358,22 @@ fn secrets_are_encrypted_and_keys_are_changed() -> Result<()> {
     server.stop()?;
 
     // Without the key, and with another, nothing starts, and the reason is said.
-    let start = |config: Option<&PathBuf>| -> Result<Vec<String>> {
-        let mut all: Vec<String> = ["server", "--disable-agent", "--bind-address", "127.0.0.1"]
-            .map(str::to_owned)
-            .into();
-        all.extend(["--https-listen-port", "0", "--write-kubeconfig", "/dev/null"].map(str::to_owned));
-        all.extend(["--data-dir".to_owned(), path(&server.data_dir())?.to_owned()]);
-        for config in config {
-            all.extend(["--encryption-config".to_owned(), path(config)?.to_owned()]);
-        }
-        Ok(all)
-    };
-    let words = |all: &[String], text: &str| refused(&all.iter().map(String::as_str).collect::<Vec<_>>(), text);
+    let data = server.data_dir();
+    let start = [
+        "server",
+        "--disable-agent",
+        "--bind-address",
+        "127.0.0.1",
+        "--https-listen-port",
+        "0",
+    ];
+    let start = [
+        &start[..],
+        &["--write-kubeconfig", "/dev/null", "--data-dir", path(&data)?],
+    ]
+    .concat();
     std::fs::remove_file(&config)?;
-    words(&start(None)?, "put the file back")?;
+    refused(&start, "put the file back")?;
     let name = first
         .lines()
         .find_map(|l| l.trim().strip_prefix("- name: "))
@@ -381,7 +384,7 @@ fn secrets_are_encrypted_and_keys_are_changed() -> Result<()> {
         .context("a secret")?;
     let other = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
     std::fs::write(&config, first.replace(secret, other))?;
-    words(&start(None)?, "does not fit")?;
+    refused(&start, "does not fit")?;
     let (_, checked) = allmend(&["datastore", "check", "--data-dir", path(&server.data_dir())?])?;
     ensure!(checked.contains("/registry/core/secrets/default/s"), "{checked}");
 
