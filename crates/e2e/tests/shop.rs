@@ -157,7 +157,13 @@ fn the_farm_shop_is_updated_and_restarted_without_losing_anything() -> Result<()
         Err(e) if format!("{e:#}").contains(" 503 ") => Err(format!("{e:#}")),
         other => Ok(other),
     })??;
-    kubectl.ok(&["rollout", "status", "deployment/web", "--timeout=90s"])?;
+    until("the update to be rolled out", ROLLOUT, || {
+        match kubectl.ok(&["rollout", "status", "deployment/web", "--watch=false"]) {
+            Ok(said) if said.contains("successfully rolled out") => Ok(()),
+            Ok(said) => Err(said),
+            Err(error) => Err(format!("{error:#}")),
+        }
+    })?;
     until("the old pods to be gone", ROLLOUT, || {
         let pods = kubectl
             .json(&["get", "pods", "-l", "app=web"])

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
-use crate::{Kubectl, until};
+use crate::{Kubectl, findings, until};
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -70,6 +70,7 @@ impl Server {
                 bail!("mount a tmpfs: {status}");
             }
         }
+        findings::enter(&server.kubeconfig(), &server.log());
         server.launch()?;
         Ok(server)
     }
@@ -280,6 +281,7 @@ impl Drop for Server {
         if std::thread::panicking() {
             eprintln!("--- the server's log ends with:\n{}", tail(&self.log()));
         }
+        findings::leave(&self.log());
         let _ = self.kill();
         // Containers, machines, mounts and namespaces outlive the server by design.
         if let Err(error) = self.allmend(&["purge", "--yes"]) {
