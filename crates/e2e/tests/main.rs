@@ -13,6 +13,7 @@ mod mishaps;
 mod pods;
 mod services;
 mod shop;
+mod streams;
 
 use anyhow::Result;
 use testkit::{Server, ServerOptions};

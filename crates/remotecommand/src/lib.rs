@@ -5,5 +5,5 @@
 mod spdy;
 mod websocket;
 
-pub use spdy::serve_port_forward;
+pub use spdy::{Channels, bridge_channels, serve_port_forward};
 pub use websocket::{Offer, bridge, protocol};

@@ -87,6 +87,14 @@ fn tokens(headers: &HeaderMap, name: HeaderName) -> impl Iterator<Item = &str> {
         .filter(|t| !t.is_empty())
 }
 
+/// The server's end of a connection that has switched to WebSocket.
+pub(crate) async fn server_side<S: AsyncRead + AsyncWrite + Unpin>(socket: S) -> WebSocketStream<S> {
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(LARGEST))
+        .max_frame_size(Some(LARGEST));
+    WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await
+}
+
 /// Copies between the messages of a WebSocket, of which this is the server, and a
 /// stream of bytes, until either ends. Text counts as bytes.
 pub async fn bridge<S, R>(socket: S, raw: R) -> std::io::Result<()>
@@ -94,10 +102,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
     R: AsyncRead + AsyncWrite + Unpin,
 {
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(LARGEST))
-        .max_frame_size(Some(LARGEST));
-    let socket = WebSocketStream::from_raw_socket(socket, Role::Server, Some(config)).await;
+    let socket = server_side(socket).await;
     let (mut sink, mut messages) = socket.split();
     let (mut reader, mut writer) = tokio::io::split(raw);
     let inwards = async {

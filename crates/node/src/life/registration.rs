@@ -75,6 +75,21 @@ fn ready(conditions: &Value) -> bool {
         .is_some_and(|c| c.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
 }
 
+/// Whether the API has other conditions than were reported: the control loops judge a node that was
+/// silent, and it must say soon that it is back.
+fn judged(shared: &Shared, last: &Value) -> bool {
+    let Some(node) = shared.nodes.get("", &shared.config.node_name) else {
+        return false;
+    };
+    let node = node.to_value();
+    let there = node["status"]["conditions"].as_array();
+    let differs = |c: &Value| {
+        let mut there = there.into_iter().flatten();
+        !there.any(|t| t["type"] == c["type"] && t["status"] == c["status"])
+    };
+    last.as_array().is_some_and(|l| l.iter().any(differs))
+}
+
 async fn report(shared: &Shared, last: &mut Value, due: bool) -> Result<(), Status> {
     let problem = match shared.ports.containers.ready().await {
         Ok(()) => None,
@@ -87,7 +102,7 @@ async fn report(shared: &Shared, last: &mut Value, due: bool) -> Result<(), Stat
                 .zip(&verdicts)
                 .all(|(a, b)| ["status", "reason", "message"].iter().all(|f| a[f] == b[f]))
     });
-    if same && !due {
+    if same && !due && !judged(shared, last) {
         return Ok(());
     }
     let name = &shared.config.node_name;

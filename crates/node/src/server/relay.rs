@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use remotecommand::{Offer, protocol};
+use remotecommand::{Channels, Offer, protocol};
 use runtime::Duplex;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
@@ -78,6 +78,43 @@ pub(super) async fn tunnel(
     let runtime_side = hyper::upgrade::on(&mut response);
     let raw = async { runtime_side.await.map(TokioIo::new).map_err(io::Error::other) };
     Ok(web_socket(shared, request, offer, protocol::PORT_FORWARD_TUNNEL, raw))
+}
+
+/// Carries the channels of a WebSocket to a runtime's streaming server, as streams of SPDY.
+pub(super) async fn channels(
+    shared: &Shared,
+    mut request: Request<Incoming>,
+    offer: &Offer,
+    url: &str,
+    wanted: Channels,
+) -> Result<Response<Body>, Refusal> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+    headers.insert("x-stream-protocol-version", HeaderValue::from_static(protocol::V4));
+    let mut response = dial(url, Method::POST, headers).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(refused(response).await);
+    }
+    let runtime_side = hyper::upgrade::on(&mut response);
+    let client_side = hyper::upgrade::on(&mut request);
+    let stop = shared.stop.clone();
+    shared.streams.spawn(async move {
+        let both = async {
+            let client = TokioIo::new(client_side.await.map_err(io::Error::other)?);
+            let runtime = TokioIo::new(runtime_side.await.map_err(io::Error::other)?);
+            remotecommand::bridge_channels(client, runtime, wanted).await
+        };
+        tokio::select! {
+            result = both => {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "channels in a WebSocket");
+                }
+            }
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(offer.accept::<()>(Some(protocol::V5)).map(|()| empty()))
 }
 
 /// Carries a SPDY connection of our own in a WebSocket.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
-use remotecommand::{Offer, protocol};
+use remotecommand::{Channels, Offer, protocol};
 use runtime::{ContainerState, PodRuntime, RuntimeError, StreamRequest, StreamTarget, Streams};
 
 use super::answer::{Body, Refusal};
@@ -15,8 +15,10 @@ use crate::lookup::Found;
 
 /// Bytes between a WebSocket and the SPDY connection in it.
 const TUNNEL: usize = 64 << 10;
-/// WebSocket subprotocols that the streaming servers of runtimes speak.
-const SPOKEN: [&str; 5] = [
+/// WebSocket subprotocols that the streaming servers of runtimes speak; the first we turn into SPDY,
+/// which they all speak.
+const SPOKEN: [&str; 6] = [
+    protocol::V5,
     protocol::V4,
     "v4.base64.channel.k8s.io",
     "channel.k8s.io",
@@ -83,7 +85,7 @@ pub(super) async fn exec(
         streams,
     };
     let target = found.runtime.open_stream(&wanted).await?;
-    onward(shared, request, &wish, target).await
+    channels(shared, request, &wish, target, streams).await
 }
 
 /// Attaches to the main process.
@@ -101,7 +103,29 @@ pub(super) async fn attach(
     }
     let wanted = StreamRequest::Attach { container_id, streams };
     let target = found.runtime.open_stream(&wanted).await?;
-    onward(shared, request, &wish, target).await
+    channels(shared, request, &wish, target, streams).await
+}
+
+/// Leads a client to the process's streams.
+async fn channels(
+    shared: &Shared,
+    request: Request<Incoming>,
+    wish: &Wish,
+    target: StreamTarget,
+    streams: Streams,
+) -> Result<Response<Body>, Refusal> {
+    match (&target, wish) {
+        (StreamTarget::Url(url), Wish::WebSocket(offer)) if offer.has(protocol::V5) => {
+            let wanted = Channels {
+                stdin: streams.stdin,
+                stdout: streams.stdout,
+                stderr: streams.stderr,
+                resize: streams.tty,
+            };
+            relay::channels(shared, request, offer, url, wanted).await
+        }
+        _ => onward(shared, request, wish, target).await,
+    }
 }
 
 /// Connects to ports of a pod.

@@ -119,6 +119,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 /// What we say.
 #[derive(Debug)]
 pub(super) enum Said {
+    /// A new stream of ours.
+    Open { id: u32, headers: Headers },
     /// A stream is accepted.
     Reply { id: u32 },
     /// A piece of a stream, and whether it is the last.
@@ -133,6 +135,13 @@ impl Said {
     /// As bytes. Frames must be encoded in the order in which they are sent.
     pub(super) fn encode(&self, headers: &mut Writer) -> io::Result<Vec<u8>> {
         Ok(match self {
+            Said::Open { id, headers: named } => {
+                let named: Vec<(&str, &str)> = named.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+                // Neither associated with another stream, nor of any priority.
+                let mut body = [id.to_be_bytes().as_slice(), &[0; 6]].concat();
+                body.extend(headers.write(&named)?);
+                control(1, &body)
+            }
             Said::Reply { id } => {
                 let mut body = id.to_be_bytes().to_vec();
                 body.extend(headers.write(&[])?);

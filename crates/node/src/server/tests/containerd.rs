@@ -338,7 +338,7 @@ async fn kubectl_reaches_into_a_container() {
         assert!(page.ends_with("\r\n\r\npage\n"), "{page}");
     }
     let asked = |path: &str, what: &str| lock(&heads).iter().any(|h| h.contains(path) && h.contains(what));
-    assert!(asked("/exec/", "v5.channel.k8s.io") && asked("/exec/", "upgrade: spdy/3.1"));
+    assert!(asked("/exec/", "v5.channel.k8s.io") && !asked("/exec/", "upgrade: spdy/3.1"));
     assert!(asked("/portforward/", "spdy/3.1+portforward.k8s.io") && asked("/portforward/", "upgrade: spdy/3.1"));
 
     let mut attach = kubectl(&server, home, &["attach", "-i", "p"]);

@@ -123,7 +123,7 @@ async fn web_sockets_that_the_runtime_does_not_speak_are_refused() {
     let stand = running().await;
     let path = "/exec/ns/p/c?command=sh&output=1";
     let refused = stand
-        .ask(Method::GET, path, &web_socket_headers("v5.channel.k8s.io"))
+        .ask(Method::GET, path, &web_socket_headers("v6.channel.k8s.io"))
         .await;
     let (status, body) = whole(refused).await;
     assert_eq!(status, 400);
@@ -133,9 +133,28 @@ async fn web_sockets_that_the_runtime_does_not_speak_are_refused() {
     let (url, mut heads) =
         streaming_server("HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n").await;
     leads_to(&stand, StreamTarget::Url(url));
-    let both = web_socket_headers("v5.channel.k8s.io, v4.channel.k8s.io");
+    let both = web_socket_headers("v6.channel.k8s.io, v4.channel.k8s.io");
     assert_eq!(stand.ask(Method::GET, path, &both).await.status(), 101);
     assert!(heads.recv().await.unwrap().contains("v4.channel.k8s.io"));
+}
+
+#[tokio::test]
+async fn the_newest_channels_become_streams_of_spdy() {
+    let stand = running().await;
+    let answer = "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n";
+    let (url, mut heads) = streaming_server(answer).await;
+    leads_to(&stand, StreamTarget::Url(url));
+    let newest = web_socket_headers("v5.channel.k8s.io, v4.channel.k8s.io");
+    let accepted = stand
+        .ask(Method::GET, "/exec/ns/p/c?command=sh&output=1", &newest)
+        .await;
+    assert_eq!(accepted.status(), 101);
+    assert_eq!(accepted.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
+    let head = heads.recv().await.unwrap();
+    assert!(
+        head.starts_with("post /exec/token") && head.contains("upgrade: spdy/3.1"),
+        "{head}"
+    );
 }
 
 #[tokio::test]
