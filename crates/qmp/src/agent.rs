@@ -18,6 +18,8 @@ use crate::QmpError;
 
 /// Longest answer: `guest-exec` returns up to 16 MiB of output in base64.
 const LONGEST_ANSWER: u64 = 24 << 20;
+/// An answer without an end: the guest closed the channel, or talks without one.
+const BROKE_OFF: &str = "the answer broke off or is too long";
 /// How long the agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -148,7 +150,7 @@ impl GuestAgent {
         }))
     }
 
-    async fn execute(&mut self, command: &'static str, arguments: Value) -> Result<Value, QmpError> {
+    pub(crate) async fn execute(&mut self, command: &'static str, arguments: Value) -> Result<Value, QmpError> {
         let mut request = json!({"execute": command});
         if !arguments.is_null() {
             request["arguments"] = arguments;
@@ -168,6 +170,11 @@ impl GuestAgent {
         Ok(answer["return"].take())
     }
 
+    /// Whether an error says that the agent hung up.
+    pub(crate) fn is_gone(&self, message: &str) -> bool {
+        message == BROKE_OFF
+    }
+
     async fn send(&mut self, command: &'static str, line: &str) -> Result<(), QmpError> {
         let bytes = format!("{line}\n");
         let sent = self.write.write_all(bytes.as_bytes()).await;
@@ -180,7 +187,7 @@ impl GuestAgent {
         let read = bounded.read_until(b'\n', &mut line).await;
         read.map_err(|e| broken(command, &e.to_string()))?;
         if line.last() != Some(&b'\n') {
-            return Err(broken(command, "the answer broke off or is too long"));
+            return Err(broken(command, BROKE_OFF));
         }
         // The agent marks the beginning of some answers with 0xff.
         let start = line.iter().rposition(|b| *b == 0xff).map_or(0, |i| i + 1);
@@ -195,7 +202,7 @@ fn broken(command: &'static str, why: &str) -> QmpError {
     }
 }
 
-fn bounded(text: &str) -> String {
+pub(crate) fn bounded(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(256).collect()
 }
 

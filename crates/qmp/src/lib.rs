@@ -3,8 +3,12 @@
 //! Must not decide anything: it sends commands and hands on events.
 
 mod agent;
+mod command;
+mod facts;
 
 pub use agent::{GuestAgent, GuestExec, GuestInterface, GuestOs};
+pub use command::DeviceCommand;
+pub use facts::{AgentInfo, GuestFilesystem, GuestUser};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -59,6 +63,11 @@ pub enum MachineEvent {
     },
     /// The guest restarts.
     Reset,
+    /// The guest has let go of a device: it is gone.
+    DeviceDeleted {
+        /// Its id.
+        id: String,
+    },
     /// The processors stopped.
     Stopped,
     /// The processors run again.
@@ -152,7 +161,17 @@ impl Monitor {
         self.execute("quit", qmp::quit {}).await.map(drop)
     }
 
-    async fn execute<C>(&self, name: &'static str, command: C) -> Result<C::Ok, QmpError>
+    /// What a guest's power-off does: end QEMU, or only stop the processors.
+    pub async fn on_power_off(&self, pause: bool) -> Result<(), QmpError> {
+        self.device(DeviceCommand::on_power_off(pause)).await
+    }
+
+    /// Carries out a command on devices.
+    pub async fn device(&self, command: DeviceCommand) -> Result<(), QmpError> {
+        command.execute(self).await
+    }
+
+    pub(crate) async fn execute<C>(&self, name: &'static str, command: C) -> Result<C::Ok, QmpError>
     where
         C: qmp::QmpCommand,
     {
@@ -178,6 +197,7 @@ fn translate(event: qmp::Event) -> Option<MachineEvent> {
             reason: reason_name(&format!("{:?}", data.reason)),
         },
         qmp::Event::RESET { .. } => MachineEvent::Reset,
+        qmp::Event::DEVICE_DELETED { data, .. } => MachineEvent::DeviceDeleted { id: data.device? },
         qmp::Event::STOP { .. } => MachineEvent::Stopped,
         qmp::Event::RESUME { .. } => MachineEvent::Resumed,
         qmp::Event::GUEST_PANICKED { .. } => MachineEvent::Panicked,
