@@ -3,6 +3,7 @@
 //! Must not hold logic beyond translation.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use machines::MachineRuntime;
@@ -106,14 +107,23 @@ impl MachineControl for MachinePort {
         self.0.reset(container_id).await
     }
 
-    async fn soft_reboot(&self, _container_id: &str) -> Result<(), RuntimeError> {
-        Err(RuntimeError::Unsupported("a soft reboot".into()))
+    async fn soft_reboot(&self, container_id: &str) -> Result<(), RuntimeError> {
+        self.0.soft_reboot(container_id).await
     }
 
     async fn guest_info(&self, container_id: &str, what: &str) -> Result<Value, RuntimeError> {
-        match what {
-            "guestosinfo" => self.0.guest_os(container_id).await,
-            other => Err(RuntimeError::Unsupported(other.to_owned())),
-        }
+        self.0.guest_info(container_id, what).await
+    }
+
+    async fn freeze(&self, container_id: &str, at_most: Duration) -> Result<(), RuntimeError> {
+        self.0.freeze(container_id, at_most).await
+    }
+
+    async fn unfreeze(&self, container_id: &str) -> Result<(), RuntimeError> {
+        self.0.unfreeze(container_id).await
+    }
+
+    async fn screenshot(&self, container_id: &str) -> Result<Vec<u8>, RuntimeError> {
+        self.0.screenshot(container_id).await
     }
 }

@@ -1,6 +1,7 @@
 //! What the guest's agent is asked: to run the commands of probes, and what it
 //! is, which goes into the status of the VirtualMachineInstance.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -60,23 +61,6 @@ pub(crate) async fn exec(
     }
 }
 
-/// What the guest's system is.
-pub(crate) async fn os(inner: &Inner, id: &str) -> Result<Value, RuntimeError> {
-    let live = inner
-        .live(id)
-        .ok_or_else(|| RuntimeError::NotFound(format!("running container {id}")))?;
-    let connected = live.state.borrow().agent_connected;
-    let asked = if connected { ask(inner, id, &live).await } else { None };
-    let (os, _) = asked.ok_or_else(|| RuntimeError::Invalid {
-        reason: "AgentNotConnected".into(),
-        message: "VMI does not have guest agent connected".into(),
-    })?;
-    Ok(
-        json!({"apiVersion": "subresources.kubevirt.io/v1", "kind": "VirtualMachineInstanceGuestAgentInfo",
-        "os": os_info(&os)}),
-    )
-}
-
 /// Keeps the instance's status at what machine and guest say, until the machine ends.
 pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
     let Some(mut states) = live.upgrade().map(|l| l.state.subscribe()) else {
@@ -91,6 +75,7 @@ pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
         // Asked once for each connection, and never while the guest cannot answer.
         if !state.agent_connected {
             guest = None;
+            live.frozen.store(false, Ordering::Relaxed);
         } else if guest.is_none() && !state.paused {
             guest = ask(&inner, &id, &live).await;
         }
@@ -102,11 +87,14 @@ pub(crate) async fn report(inner: Weak<Inner>, id: String, live: Weak<Live>) {
 
 type Guest = (GuestOs, Vec<GuestInterface>);
 
-async fn ask(inner: &Inner, id: &str, live: &Arc<Live>) -> Option<Guest> {
+pub(crate) async fn ask(inner: &Inner, id: &str, live: &Arc<Live>) -> Option<Guest> {
     let path = inner.container_dir(id).ok()?.run().join("agent.sock");
     let _one = live.agent.lock().await;
     let asked: Result<Guest, QmpError> = async {
         let mut agent = GuestAgent::connect(&path).await?;
+        // A frozen guest answers nothing else.
+        let frozen = agent.is_frozen().await.unwrap_or_default();
+        live.frozen.store(frozen, Ordering::Relaxed);
         Ok((agent.os().await?, agent.interfaces().await?))
     }
     .await;
@@ -135,7 +123,11 @@ async fn write(inner: &Inner, id: &str, state: &MachineState, guest: Option<&Gue
             return Ok(());
         }
         let now = meta::time::rfc3339(jiff::Timestamp::now());
-        let Some(patch) = patch(&vmi.to_value(), state, guest, &file.ip, &now) else {
+        let frozen = inner.live(id).is_some_and(|l| l.frozen.load(Ordering::Relaxed));
+        let mut value = vmi.to_value();
+        let freeze = freeze_status(&value, frozen);
+        let changed = patch(&value, state, guest, &file.ip, &now);
+        let Some(patch) = with_freeze(&mut value, changed, freeze) else {
             return Ok(());
         };
         let written = inner
@@ -180,6 +172,20 @@ fn patch(vmi: &Value, state: &MachineState, guest: Option<&Guest>, pod_ip: &str,
     // With the version that was read, so that another's conditions are not overwritten.
     let version = vmi["metadata"]["resourceVersion"].clone();
     Some(json!({"metadata": {"resourceVersion": version}, "status": status}))
+}
+
+/// What `fsFreezeStatus` is to become; `None` when it is right.
+fn freeze_status(vmi: &Value, frozen: bool) -> Option<Value> {
+    let wanted = if frozen { json!("frozen") } else { Value::Null };
+    (vmi["status"]["fsFreezeStatus"] != wanted).then_some(wanted)
+}
+
+fn with_freeze(vmi: &mut Value, patch: Option<Value>, freeze: Option<Value>) -> Option<Value> {
+    let Some(freeze) = freeze else { return patch };
+    let version = vmi["metadata"]["resourceVersion"].take();
+    let mut patch = patch.unwrap_or_else(|| json!({"metadata": {"resourceVersion": version}, "status": {}}));
+    patch["status"]["fsFreezeStatus"] = freeze;
+    Some(patch)
 }
 
 /// Our two conditions; those of others stay as they are.
@@ -231,7 +237,7 @@ fn disk_name(vmi: &Value, node: &str) -> String {
     name.unwrap_or(node).to_owned()
 }
 
-fn os_info(os: &GuestOs) -> Value {
+pub(crate) fn os_info(os: &GuestOs) -> Value {
     const NAMES: [(&str, &str); 8] = [
         ("name", "name"),
         ("pretty-name", "prettyName"),

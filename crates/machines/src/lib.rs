@@ -15,6 +15,8 @@ mod accelerator;
 mod cgroup;
 mod container;
 mod disks;
+mod display;
+mod facts;
 mod files;
 mod guest;
 mod netns;

@@ -23,7 +23,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use crate::accelerator::{self, Choice};
 use crate::supervisor::{Command, Control, MachineState};
 use crate::watch::Live;
-use crate::{cgroup, failed, guest, paths, sandbox, stream, watch};
+use crate::{cgroup, display, facts, failed, guest, paths, sandbox, stream, watch};
 
 /// The image that a machine's container has: QEMU itself.
 pub const MACHINE_IMAGE: &str = "allmend.local/machine:1";
@@ -144,9 +144,33 @@ impl MachineRuntime {
         Some(state)
     }
 
-    /// What the guest agent says of the guest's system, as KubeVirt shows it.
-    pub async fn guest_os(&self, container_id: &str) -> Result<serde_json::Value, RuntimeError> {
-        guest::os(&self.inner, container_id).await
+    /// Asks the guest to reboot: by its agent, else by the power button.
+    pub async fn soft_reboot(&self, container_id: &str) -> Result<(), RuntimeError> {
+        if facts::reboot(&self.inner, container_id).await {
+            return Ok(());
+        }
+        self.inner.command(container_id, Command::Reboot).await
+    }
+
+    /// What the guest agent says of the guest, as KubeVirt shows it; `what` is `guestosinfo`,
+    /// `userlist` or `filesystemlist`.
+    pub async fn guest_info(&self, container_id: &str, what: &str) -> Result<serde_json::Value, RuntimeError> {
+        facts::info(&self.inner, container_id, what).await
+    }
+
+    /// Holds the guest's filesystems still, until told to go on or for so long.
+    pub async fn freeze(&self, container_id: &str, at_most: Duration) -> Result<(), RuntimeError> {
+        facts::freeze(&self.inner, container_id, at_most).await
+    }
+
+    /// Lets the guest's filesystems go on.
+    pub async fn unfreeze(&self, container_id: &str) -> Result<(), RuntimeError> {
+        facts::unfreeze(&self.inner, container_id).await
+    }
+
+    /// A picture of the display, as PNG.
+    pub async fn screenshot(&self, container_id: &str) -> Result<Vec<u8>, RuntimeError> {
+        display::screenshot(&self.inner, container_id).await
     }
 
     /// Id of the machine's container in a pod, the latest when there were several.

@@ -1,6 +1,7 @@
 //! One task per running machine: it hears the supervisor, tells the node agent,
 //! and puts a new supervisor in place of one that died while QEMU lives.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
@@ -28,6 +29,8 @@ pub(crate) struct Live {
     pub state: watch::Sender<MachineState>,
     /// The guest agent's socket admits one client.
     pub agent: Mutex<()>,
+    /// Whether the guest's filesystems are held still.
+    pub frozen: AtomicBool,
 }
 
 /// Begins to watch a machine; once is enough.
@@ -40,6 +43,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, id: &str) {
         let live = Arc::new(Live {
             state: watch::Sender::new(MachineState::default()),
             agent: Mutex::new(()),
+            frozen: AtomicBool::new(false),
         });
         all.insert(id.to_owned(), live.clone());
         live

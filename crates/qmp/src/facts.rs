@@ -10,8 +10,6 @@ use crate::agent::{GuestAgent, bounded};
 
 /// Most entries that a list of the guest's may have.
 const MOST: usize = 256;
-/// Most users shown, as KubeVirt bounds them.
-const MOST_USERS: usize = 10;
 
 /// Somebody who is logged in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -79,7 +77,7 @@ impl GuestAgent {
     /// Who is logged in.
     pub async fn users(&mut self) -> Result<Vec<GuestUser>, QmpError> {
         let answer = self.execute("guest-get-users", Value::Null).await?;
-        let users = list(&answer).take(MOST_USERS).map(|u| GuestUser {
+        let users = list(&answer).map(|u| GuestUser {
             name: text(&u["user"]),
             domain: text(&u["domain"]),
             login_time: u["login-time"].as_f64().unwrap_or_default(),

@@ -5,14 +5,14 @@
 use std::io;
 use std::path::Path;
 
-use qmp::MachineEvent;
+use qmp::{DeviceCommand, MachineEvent};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// What an agent may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
     /// Press the power button.
@@ -23,6 +23,10 @@ pub enum Command {
     Resume,
     /// Pull the reset line.
     Reset,
+    /// Press the power button, and begin anew when the guest has gone down.
+    Reboot,
+    /// Change a device.
+    Device(DeviceCommand),
     /// Pull the plug; QEMU flushes its files.
     Quit,
     /// Kill QEMU.
@@ -45,7 +49,12 @@ pub struct MachineState {
     pub failed_disk: String,
     /// Whether it failed for want of space on the host: the guest waits until there is some.
     pub no_space: bool,
+    /// Devices that the guest has let go of, the last ones.
+    pub gone_devices: Vec<String>,
 }
+
+/// How many of them are remembered.
+const REMEMBERED: usize = 64;
 
 impl MachineState {
     /// Takes an event in; whether anything changed.
@@ -67,6 +76,12 @@ impl MachineState {
             MachineEvent::BlockError { disk, no_space } => {
                 self.failed_disk.clone_from(disk);
                 self.no_space = *no_space;
+            }
+            MachineEvent::DeviceDeleted { id } => {
+                self.gone_devices.retain(|d| d != id);
+                self.gone_devices.push(id.clone());
+                let most = self.gone_devices.len().saturating_sub(REMEMBERED);
+                self.gone_devices.drain(..most);
             }
             MachineEvent::Shutdown { .. } | MachineEvent::Closed => {}
         }

@@ -217,28 +217,40 @@ async fn attend(
         .map_err(step("attach to the serial console"))?;
     control::listen(&dir.join("control.sock"), commands, watcher).map_err(step("listen for the agent"))?;
     process::tell_ready();
+    // A supervisor before us may have died while the guest rebooted.
+    let _ = monitor.on_power_off(false).await;
+    let mut reboot = Reboot::No;
     let mut shutdown: Option<MachineEvent> = None;
     let mut open = true;
     loop {
         tokio::select! {
             () = qemu.ended() => break,
             event = events.recv(), if open => match event {
+                Some(event) if reboot.takes(&event) => {
+                    if event == MachineEvent::Reset {
+                        state.send_if_modified(|s| s.observe(&event));
+                    }
+                    drop(tokio::spawn(go_on(event, monitor.clone())));
+                }
                 Some(event @ MachineEvent::Shutdown { .. }) => shutdown = Some(event),
                 Some(event) => _ = state.send_if_modified(|s| s.observe(&event)),
                 None => open = false,
             },
-            Some(asked) = asked.recv() => match asked.command {
-                Command::ReopenLog => {
-                    console.reopen_log();
-                    let _ = asked.answer.send(Ok(()));
+            Some(asked) = asked.recv() => {
+                reboot.hear(&asked.command);
+                match asked.command {
+                    Command::ReopenLog => {
+                        console.reopen_log();
+                        let _ = asked.answer.send(Ok(()));
+                    }
+                    Command::Kill => {
+                        qemu.kill();
+                        let _ = asked.answer.send(Ok(()));
+                    }
+                    // Apart, so that a QEMU that does not answer can still be killed.
+                    _ => drop(tokio::spawn(obey(asked, monitor.clone(), qemu.killer()))),
                 }
-                Command::Kill => {
-                    qemu.kill();
-                    let _ = asked.answer.send(Ok(()));
-                }
-                // Apart, so that a QEMU that does not answer can still be killed.
-                _ => drop(tokio::spawn(obey(asked, monitor.clone(), qemu.killer()))),
-            },
+            }
         }
     }
     console.finish().await;
@@ -253,9 +265,65 @@ async fn attend(
     Ok(shutdown)
 }
 
+/// Where a reboot by the power button stands: QEMU holds the guest that went down, and resets it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reboot {
+    No,
+    /// The button was pressed.
+    Asked,
+    /// The guest is down.
+    Down,
+}
+
+impl Reboot {
+    fn hear(&mut self, command: &Command) {
+        match command {
+            Command::Reboot => *self = Reboot::Asked,
+            Command::PowerButton | Command::Quit | Command::Kill => *self = Reboot::No,
+            _ => {}
+        }
+    }
+
+    /// Whether an event is a step of the reboot, and calls for the next one.
+    fn takes(&mut self, event: &MachineEvent) -> bool {
+        match (*self, event) {
+            (Reboot::Asked, MachineEvent::Shutdown { .. }) => *self = Reboot::Down,
+            (Reboot::Down, MachineEvent::Reset) => *self = Reboot::No,
+            // Held and let go by us: not paused.
+            (Reboot::Down, MachineEvent::Stopped) => {}
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// The next step of a reboot.
+async fn go_on(event: MachineEvent, monitor: Arc<Monitor>) {
+    let done = match event {
+        MachineEvent::Shutdown { .. } => monitor.reset().await,
+        MachineEvent::Reset => {
+            let _ = monitor.on_power_off(false).await;
+            monitor.resume().await
+        }
+        _ => Ok(()),
+    };
+    if let Err(error) = done {
+        eprintln!("the guest's reboot: {error}");
+    }
+}
+
 async fn obey(asked: control::Asked, monitor: Arc<Monitor>, killer: process::Killer) {
     let done = match asked.command {
-        Command::PowerButton => monitor.power_button().await,
+        Command::PowerButton => {
+            // It must end, even if it was to reboot before.
+            let _ = monitor.on_power_off(false).await;
+            monitor.power_button().await
+        }
+        Command::Reboot => match monitor.on_power_off(true).await {
+            Ok(()) => monitor.power_button().await,
+            Err(e) => Err(e),
+        },
+        Command::Device(command) => monitor.device(command).await,
         Command::Pause => monitor.pause().await,
         Command::Resume => monitor.resume().await,
         Command::Reset => monitor.reset().await,

@@ -1,19 +1,24 @@
 //! `/machines/{namespace}/{instance}/{action}`: what reaches into a running
 //! virtual machine. Must not know QEMU: it calls the port below.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use remotecommand::Offer;
 use runtime::{ContainerState, MachineChannel, RuntimeError, StreamRequest, StreamTarget};
 use serde_json::Value;
 
-use super::answer::{Body, Refusal, document, text};
+use super::answer::{Body, Refusal, document, text, typed};
 use super::{Shared, relay};
 use crate::lookup::Found;
 
 /// The container of a machine's pod that is the machine.
 const COMPUTE: &str = "compute";
+/// Longest body of a request.
+const LONGEST_BODY: usize = 64 << 10;
 
 /// What can be done to a running machine besides streams. Machines are named by the id
 /// of their container.
@@ -33,6 +38,22 @@ pub trait MachineControl: Send + Sync {
 
     /// What the guest agent says; `what` is `guestosinfo`, `userlist` or `filesystemlist`.
     async fn guest_info(&self, container_id: &str, what: &str) -> Result<Value, RuntimeError>;
+
+    /// Holds the guest's filesystems still; by itself it lets them go on after `at_most`, when that
+    /// is not zero.
+    async fn freeze(&self, _container_id: &str, _at_most: Duration) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Unsupported("freeze".into()))
+    }
+
+    /// Lets the guest's filesystems go on.
+    async fn unfreeze(&self, _container_id: &str) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Unsupported("unfreeze".into()))
+    }
+
+    /// A picture of the display, as PNG.
+    async fn screenshot(&self, _container_id: &str) -> Result<Vec<u8>, RuntimeError> {
+        Err(RuntimeError::Unsupported("a screenshot".into()))
+    }
 }
 
 /// Answers.
@@ -65,6 +86,11 @@ pub(super) async fn answer(
             )
             .await
         }
+        ["vnc", "screenshot"] if reads => {
+            let (_, id) = machine(shared, namespace, instance).await?;
+            let picture = control(shared)?.screenshot(&id).await.map_err(refusal)?;
+            Ok(typed(StatusCode::OK, "image/png", picture))
+        }
         ["portforward", port] | ["portforward", port, "tcp"] if reads => {
             let port = port.parse().ok().filter(|p| *p > 0);
             let port = port.ok_or_else(|| Refusal::bad_request("invalid port"))?;
@@ -83,6 +109,11 @@ pub(super) async fn answer(
                 "unpause" => control.unpause(&id).await,
                 "reset" => control.reset(&id).await,
                 "softreboot" => control.soft_reboot(&id).await,
+                "freeze" => {
+                    let at_most = thaw_after(&body(request).await?)?;
+                    control.freeze(&id, at_most).await
+                }
+                "unfreeze" => control.unfreeze(&id).await,
                 other => return Err(unsupported(other)),
             };
             done.map_err(refusal)?;
@@ -91,6 +122,48 @@ pub(super) async fn answer(
         [action, ..] => Err(unsupported(action)),
         [] => Err(Refusal::not_found("404 page not found")),
     }
+}
+
+/// A small body, as JSON; null for none.
+async fn body(request: Request<Incoming>) -> Result<Value, Refusal> {
+    let limited = Limited::new(request.into_body(), LONGEST_BODY).collect().await;
+    let bytes = limited.map_err(|e| Refusal::bad_request(e.to_string()))?.to_bytes();
+    if bytes.trim_ascii().is_empty() {
+        return Ok(Value::Null);
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Refusal::bad_request(e.to_string()))
+}
+
+/// When a frozen guest goes on by itself, as the request says.
+fn thaw_after(body: &Value) -> Result<Duration, Refusal> {
+    let Some(text) = body["unfreezeTimeout"].as_str() else {
+        return Err(Refusal::bad_request("Unfreeze timeout in freeze request is not set"));
+    };
+    duration(text).ok_or_else(|| Refusal::bad_request("failed to unmarshal unfreeze timeout"))
+}
+
+/// A duration as Go writes it, such as `5m0s`.
+fn duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut seconds = 0.0;
+    while !rest.is_empty() && rest != "0" {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (value, after) = rest.split_at(number);
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, next) = after.split_at(unit);
+        let scale = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "\u{b5}s" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        seconds += value.parse::<f64>().ok()? * scale;
+        rest = next;
+    }
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// Which bytes of a machine.
@@ -165,4 +238,21 @@ fn refusal(e: RuntimeError) -> Refusal {
 
 fn unsupported(action: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_IMPLEMENTED, format!("{action} is not supported"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        let seconds = |text: &str| duration(text).map(|d| d.as_secs_f64());
+        assert_eq!(seconds("5m0s"), Some(300.0));
+        assert_eq!(seconds("1h2m3.5s"), Some(3723.5));
+        assert_eq!(seconds("250ms"), Some(0.25));
+        assert_eq!(seconds("0"), Some(0.0));
+        for junk in ["5", "m", "5x", "-5s", "1e9s"] {
+            assert_eq!(duration(junk), None, "{junk}");
+        }
+    }
 }
