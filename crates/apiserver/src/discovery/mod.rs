@@ -82,6 +82,7 @@ impl Discovery {
                 group["apiVersion"] = "v1".into();
                 Ok(answer(admitted, &group))
             }
+            ["apis", g @ "subresources.kubevirt.io"] => Ok(answer(admitted, &machine_group(g))),
             ["apis", g @ "subresources.kubevirt.io", v] if machines::VERSIONS.contains(v) => {
                 Ok(answer(admitted, &machine_parts(g, v)))
             }
@@ -317,6 +318,12 @@ fn resources(catalog: &Catalog, group: &str, version: &str) -> Result<Value, Sta
     }
     let gv = meta::Gvr::named(group, version, "").api_version();
     Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": gv, "resources": list}))
+}
+
+/// The versions of that group.
+fn machine_group(name: &str) -> Value {
+    let versions = machines::VERSIONS.map(|v| json!({"groupVersion": format!("{name}/{v}"), "version": v}));
+    json!({"kind": "APIGroup", "apiVersion": "v1", "name": name, "versions": versions, "preferredVersion": versions[0]})
 }
 
 /// KubeVirt's group of subresources has no kinds of its own.

@@ -9,6 +9,7 @@ mod form;
 mod handle;
 mod health;
 mod intake;
+mod machine;
 mod metrics;
 mod proxy;
 mod recent;

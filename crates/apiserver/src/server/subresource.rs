@@ -8,10 +8,8 @@ use serde_json::Value;
 use super::dispatch::Admitted;
 use super::handle::{accepted, not_allowed};
 use super::proxy::Destination;
-use super::route::ResourcePath;
 use super::{Body, Frontend, intake, respond};
-use crate::registry::{Call, Target};
-use crate::subresources::machines;
+use crate::registry::Target;
 
 impl Frontend {
     /// A subresource with a handler of its own.
@@ -165,65 +163,9 @@ impl Frontend {
             path: with_query(&format!("/{rest}"), query),
         })
     }
-
-    /// A subresource of a machine, in KubeVirt's own group.
-    pub(super) async fn machine_subresource(
-        &self,
-        admitted: Admitted,
-        path: ResourcePath,
-        verb: &str,
-    ) -> Result<Response<Body>, Status> {
-        if !machines::VERSIONS.contains(&path.version.as_str()) {
-            return Err(machines::unknown());
-        }
-        let find = |plural: &str| {
-            self.core
-                .catalog
-                .find("kubevirt.io", plural)
-                .cloned()
-                .ok_or_else(machines::unknown)
-        };
-        let action = path.subresource.as_str();
-        match path.resource.as_str() {
-            "virtualmachines" if machines::ACTIONS.contains(&action) && verb == "update" => {
-                let resource = find("virtualmachines")?;
-                let target = Target::of(&resource, &path.namespace, &path.name).sub(action);
-                let (call, headers, body): (Call, _, _) =
-                    self.take(&admitted.user, &admitted.query, admitted.request).await?;
-                let options = if body.is_empty() {
-                    Value::Null
-                } else {
-                    intake::object(&headers, &body)?.value
-                };
-                self.core.act_on_machine(&call, target, action, &options).await?;
-                Ok(respond::bytes(202, respond::JSON, Vec::new()))
-            }
-            "virtualmachineinstances" | "virtualmachines" if machines::ON_NODE.contains(&action) => {
-                let resource = find("virtualmachineinstances")?;
-                let target = Target::of(&resource, &path.namespace, &path.name);
-                let instance = self.core.current(target)?.to_value();
-                let node = instance
-                    .pointer("/status/nodeName")
-                    .and_then(Value::as_str)
-                    .unwrap_or_default();
-                if node.is_empty() {
-                    return Err(target.conflict("VMI is not running"));
-                }
-                let rest = if path.rest.is_empty() {
-                    String::new()
-                } else {
-                    format!("/{}", path.rest)
-                };
-                let onward = format!("/machines/{}/{}/{action}{rest}", path.namespace, path.name);
-                let to = self.on_node(node, with_query(&onward, admitted.request.uri().query()))?;
-                self.pass_on(admitted.request, to).await
-            }
-            _ => Err(machines::unknown()),
-        }
-    }
 }
 
-fn with_query(path: &str, query: Option<&str>) -> String {
+pub(super) fn with_query(path: &str, query: Option<&str>) -> String {
     match query {
         Some(query) if !query.is_empty() => format!("{path}?{query}"),
         _ => path.to_owned(),

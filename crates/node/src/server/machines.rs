@@ -104,13 +104,18 @@ pub(super) async fn answer(
         [action] if changes => {
             let control = control(shared)?;
             let (_, id) = machine(shared, namespace, instance).await?;
+            let options = body(request).await?;
+            let mut dry = options["dryRun"].as_array().into_iter().flatten();
+            if dry.any(|d| d == "All") {
+                return Ok(text(StatusCode::OK, ""));
+            }
             let done = match *action {
                 "pause" => control.pause(&id).await,
                 "unpause" => control.unpause(&id).await,
                 "reset" => control.reset(&id).await,
                 "softreboot" => control.soft_reboot(&id).await,
                 "freeze" => {
-                    let at_most = thaw_after(&body(request).await?)?;
+                    let at_most = thaw_after(&options)?;
                     control.freeze(&id, at_most).await
                 }
                 "unfreeze" => control.unfreeze(&id).await,
