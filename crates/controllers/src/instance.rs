@@ -152,9 +152,26 @@ impl Work {
         plan.event(&self.instance, EventKind::Normal, "SuccessfulCreate", message);
     }
 
+    /// How long the pod has for its end, when the instance was given less time than the pod was
+    /// made with. Not zero: that would take the pod away before its machine has ended.
+    fn shorter_grace(&self, p: &Launcher) -> Option<i64> {
+        let asked = self.value["spec"]["terminationGracePeriodSeconds"].as_i64()?.max(0);
+        let made = p.pod.spec.as_ref()?.termination_grace_period_seconds?;
+        (asked + launcher::EXTRA_GRACE < made).then_some(asked.max(1))
+    }
+
     fn end(&self, plan: &mut Plan) {
-        for p in self.pods.iter().filter(|p| !p.object.is_deleting()) {
-            plan.delete(&PODS, &p.object);
+        for p in &self.pods {
+            let grace = self.shorter_grace(p);
+            if p.object.is_deleting() {
+                // It was told to end, and is given less time now.
+                let given = p.object.to_value()["metadata"]["deletionGracePeriodSeconds"].as_i64();
+                if grace.is_some_and(|g| given.is_some_and(|given| g < given)) {
+                    plan.delete_within(&PODS, &p.object, grace);
+                }
+                continue;
+            }
+            plan.delete_within(&PODS, &p.object, grace);
             let message = format!("Deleted virtual machine pod {}", p.object.name());
             plan.event(&self.instance, EventKind::Normal, "SuccessfulDelete", message);
         }

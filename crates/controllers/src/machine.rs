@@ -215,8 +215,12 @@ impl Work {
         if !template["metadata"]["annotations"].is_null() {
             metadata["annotations"] = template["metadata"]["annotations"].clone();
         }
+        let mut spec = template["spec"].clone();
+        if self.requests().iter().any(|r| r["data"]["paused"] == "true") {
+            spec["startStrategy"] = "Paused".into();
+        }
         let object = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "metadata": metadata,
-            "spec": template["spec"]});
+            "spec": spec});
         plan.create(&MACHINE_INSTANCES, self.machine.namespace(), object);
         let message = format!(
             "Started the virtual machine by creating the new virtual machine instance {}",

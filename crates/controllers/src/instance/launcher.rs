@@ -24,7 +24,7 @@ const DEFAULT_MEMORY: i64 = 512 << 20;
 /// Share of a processor that a virtual one asks for: a tenth, as KubeVirt.
 const CPU_REQUEST: i64 = 100;
 /// Time that a pod has beyond its guest's, to end what the guest did not.
-const EXTRA_GRACE: i64 = 15;
+pub(super) const EXTRA_GRACE: i64 = 15;
 /// What the pod has in common with the instance.
 const COPIED: [&str; 10] = [
     "nodeSelector",

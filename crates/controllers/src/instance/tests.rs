@@ -1,7 +1,7 @@
 //! An instance and its pod in a small world.
 
 use super::*;
-use reconcile::World;
+use reconcile::{Action, World};
 
 fn now() -> Timestamp {
     "2026-01-01T00:10:00Z".parse().unwrap()
@@ -160,4 +160,39 @@ fn a_missing_claim_is_said_once_and_awaited() {
     claim(&mut world);
     turn(&mut world);
     assert_eq!(world.list(&PODS, "shop").len(), 1);
+}
+
+#[test]
+fn a_shorter_grace_reaches_the_pod() {
+    let mut world = started();
+    pod_status(&mut world, json!({"phase": "Running"}));
+    let graces = |world: &mut World, asked: i64| -> Vec<Option<i64>> {
+        let spec = json!({"spec": {"terminationGracePeriodSeconds": asked}});
+        world.change(&MACHINE_INSTANCES, "shop", "db", spec);
+        let plan = world.step(now(), &InstanceController, &Key::new("shop", "db"));
+        let graces = plan.actions.iter().filter_map(|a| match a {
+            Action::Delete { grace, .. } => Some(*grace),
+            _ => None,
+        });
+        graces.collect()
+    };
+    let ends = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    world.change(&MACHINE_INSTANCES, "shop", "db", ends);
+    assert_eq!(graces(&mut world, 20), [None]);
+    let name = pod(&world).name().to_owned();
+    world.change(
+        &PODS,
+        "shop",
+        &name,
+        json!({"metadata": {"deletionGracePeriodSeconds": 35}}),
+    );
+    assert_eq!(graces(&mut world, 20), []);
+    assert_eq!(graces(&mut world, 0), [Some(1)]);
+    world.change(
+        &PODS,
+        "shop",
+        &name,
+        json!({"metadata": {"deletionGracePeriodSeconds": 1}}),
+    );
+    assert_eq!(graces(&mut world, 0), []);
 }
