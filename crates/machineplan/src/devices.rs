@@ -106,6 +106,7 @@ pub(crate) fn disks(list: &Value, volumes: &BTreeMap<String, VolumeSpec>) -> Res
             read_only: body["readonly"].as_bool().unwrap_or(device == DiskDevice::Cdrom),
             serial: d["serial"].as_str().unwrap_or_default().to_owned(),
             cache: d["cache"].as_str().unwrap_or_default().to_owned(),
+            hotplugged: false,
             name,
             device,
             bus,

@@ -7,14 +7,16 @@
 mod cloudinit;
 mod devices;
 mod dhcp;
+mod hotplug;
 mod network;
 mod qemu;
 mod spec;
 
 pub use cloudinit::{Seed, disk_image, seed, seed_image};
 pub use dhcp::{Lease, dhcp_reply};
+pub use hotplug::{Plug, node_name, plug};
 pub use network::{GuestNetwork, NatPort, guest_network, masquerade_ruleset};
-pub use qemu::{Accelerator, Backing, BackingFormat, Placement, qemu_arguments};
+pub use qemu::{Accelerator, Backing, BackingFormat, HOTPLUG_PORTS, Placement, USB_PORTS, qemu_arguments};
 pub use spec::{
     Bus, Cpu, DiskDevice, DiskSpec, Firmware, InterfaceModel, InterfaceSpec, KernelBoot, MachineSpec, VolumeSource,
     VolumeSpec,

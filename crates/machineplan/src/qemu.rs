@@ -64,11 +64,23 @@ pub enum BackingFormat {
     Block,
 }
 
+/// How many disks of bus virtio can be plugged while the machine runs; of bus scsi it is any number.
+pub const HOTPLUG_PORTS: usize = 4;
+/// How many USB devices clients can bring at a time, as upstream.
+pub const USB_PORTS: usize = 4;
+
 /// The arguments after the program's name.
 pub fn qemu_arguments(spec: &MachineSpec, at: &Placement) -> Result<Vec<String>, PlanError> {
     let mut a = Arguments::default();
     base(&mut a, spec, at)?;
-    for (i, disk) in spec.disks.iter().enumerate() {
+    for port in 0..HOTPLUG_PORTS {
+        a.add(
+            "-device",
+            format!("pcie-root-port,id=port{port},chassis={port},slot={port}"),
+        );
+    }
+    a.add("-device", "virtio-scsi-pci,id=scsi0");
+    for (i, disk) in spec.disks.iter().enumerate().filter(|(_, d)| !d.hotplugged) {
         add_disk(&mut a, i, disk, spec, at)?;
     }
     for (i, interface) in spec.interfaces.iter().enumerate() {
@@ -135,6 +147,9 @@ fn base(a: &mut Arguments, spec: &MachineSpec, at: &Placement) -> Result<(), Pla
     );
     a.add("-rtc", "base=utc,driftfix=slew");
     a.add("-boot", "strict=on");
+    if spec.starts_paused {
+        a.flag("-S");
+    }
     a.add("-msg", "timestamp=on");
     a.add("-global", "ICH9-LPC.disable_s3=1");
     let mut smbios = format!("type=1,manufacturer=Allmend,product=Machine,uuid={}", spec.smbios_uuid);
@@ -201,15 +216,15 @@ fn add_disk(
         )
     })?;
     let read_only = disk.read_only || backing.read_only;
-    a.add("-blockdev", blockdev(index, disk, backing, read_only).to_string());
+    a.add(
+        "-blockdev",
+        blockdev(&format!("disk{index}"), disk, backing, read_only).to_string(),
+    );
     let mut device = match (disk.bus, disk.device) {
         (Bus::Virtio, _) => format!("virtio-blk-pci,drive=disk{index}"),
         (Bus::Sata, DiskDevice::Cdrom) => format!("ide-cd,bus=ide.{},drive=disk{index}", sata_port(spec, index)),
         (Bus::Sata, DiskDevice::Disk) => format!("ide-hd,bus=ide.{},drive=disk{index}", sata_port(spec, index)),
         (Bus::Scsi, kind) => {
-            if !a.0.iter().any(|x| x == "virtio-scsi-pci,id=scsi0") {
-                a.add("-device", "virtio-scsi-pci,id=scsi0");
-            }
             let driver = if kind == DiskDevice::Cdrom {
                 "scsi-cd"
             } else {
@@ -241,10 +256,11 @@ fn boot_index(index: usize, disk: &DiskSpec, spec: &MachineSpec) -> Option<u32> 
 }
 
 fn sata_port(spec: &MachineSpec, index: usize) -> usize {
-    spec.disks[..index].iter().filter(|d| d.bus == Bus::Sata).count()
+    let before = spec.disks[..index].iter();
+    before.filter(|d| d.bus == Bus::Sata && !d.hotplugged).count()
 }
 
-fn blockdev(index: usize, disk: &DiskSpec, backing: &Backing, read_only: bool) -> Value {
+pub(crate) fn blockdev(node: &str, disk: &DiskSpec, backing: &Backing, read_only: bool) -> Value {
     let driver = if backing.format == BackingFormat::Block {
         "host_device"
     } else {
@@ -267,7 +283,7 @@ fn blockdev(index: usize, disk: &DiskSpec, backing: &Backing, read_only: bool) -
         "raw"
     };
     json!({
-        "node-name": format!("disk{index}"),
+        "node-name": node,
         "driver": format,
         "read-only": read_only,
         "discard": "unmap",
@@ -333,6 +349,20 @@ fn add_channels(a: &mut Arguments, spec: &MachineSpec, at: &Placement) {
     a.add("-object", "rng-random,id=rng0,filename=/dev/urandom");
     a.add("-device", "virtio-rng-pci,rng=rng0");
     a.add("-device", "virtio-balloon-pci,id=balloon0,free-page-reporting=on");
+    if spec.usb_redirection {
+        a.add("-device", "qemu-xhci,id=usb0");
+        for i in 0..USB_PORTS {
+            let path = socket(&format!("usb{i}.sock"));
+            a.add(
+                "-chardev",
+                format!("socket,id=usbredir{i},path={path},server=on,wait=off"),
+            );
+            a.add(
+                "-device",
+                format!("usb-redir,bus=usb0.0,chardev=usbredir{i},id=usbredir-dev{i}"),
+            );
+        }
+    }
     if spec.graphics {
         a.add("-device", "VGA,id=video0,vgamem_mb=16");
         a.add("-vnc", format!("unix:{}", socket("vnc.sock")));
@@ -416,6 +446,25 @@ mod tests {
         ] {
             assert!(line.contains(part), "{part} missing in {line}");
         }
+    }
+
+    #[test]
+    fn options_of_the_instance_reach_the_line() {
+        let mut spec = spec();
+        spec.starts_paused = true;
+        spec.usb_redirection = true;
+        spec.disks[2].hotplugged = true;
+        let line = qemu_arguments(&spec, &placement()).unwrap().join(" ");
+        for part in [
+            " -S ",
+            "qemu-xhci,id=usb0",
+            "path=/run/m/usb3.sock",
+            "pcie-root-port,id=port3",
+            "virtio-scsi-pci",
+        ] {
+            assert!(line.contains(part), "{part} missing in {line}");
+        }
+        assert!(!line.contains("dev-extra"), "it is plugged later: {line}");
     }
 
     #[test]

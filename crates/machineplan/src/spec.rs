@@ -43,6 +43,10 @@ pub struct MachineSpec {
     pub interfaces: Vec<InterfaceSpec>,
     /// Whether there is a display for VNC.
     pub graphics: bool,
+    /// Whether the processors wait to be let go.
+    pub starts_paused: bool,
+    /// Whether USB devices can be brought from a client.
+    pub usb_redirection: bool,
     /// Host name of the guest.
     pub hostname: String,
     /// Seconds between the power button and the plug.
@@ -113,6 +117,8 @@ pub struct DiskSpec {
     pub serial: String,
     /// `none`, `writethrough` or `writeback`; empty for the default.
     pub cache: String,
+    /// Whether it comes while the machine runs, by a pod of its own.
+    pub hotplugged: bool,
 }
 
 /// Kind of a disk.
@@ -219,11 +225,11 @@ impl MachineSpec {
         let volumes = volumes(&spec["volumes"])?;
         let mut disks = disks(&domain["devices"]["disks"], &volumes)?;
         for claim in spec["volumes"].as_array().into_iter().flatten() {
-            if claim["persistentVolumeClaim"]["readOnly"] == true {
-                disks
-                    .iter_mut()
-                    .filter(|d| claim["name"] == d.name.as_str())
-                    .for_each(|d| d.read_only = true);
+            for disk in disks.iter_mut().filter(|d| claim["name"] == d.name.as_str()) {
+                disk.read_only |= claim["persistentVolumeClaim"]["readOnly"] == true;
+                disk.hotplugged = ["persistentVolumeClaim", "dataVolume"]
+                    .iter()
+                    .any(|k| claim[*k]["hotpluggable"] == true);
             }
         }
         let uuid = match text(&firmware["uuid"]) {
@@ -246,6 +252,8 @@ impl MachineSpec {
             volumes,
             interfaces: interfaces(spec)?,
             graphics: domain["devices"]["autoattachGraphicsDevice"].as_bool().unwrap_or(true),
+            starts_paused: spec["startStrategy"] == "Paused",
+            usb_redirection: domain["devices"]["clientPassthrough"].is_object(),
             hostname,
             termination_grace: spec["terminationGracePeriodSeconds"].as_u64().unwrap_or(30),
             namespace,

@@ -48,7 +48,10 @@ impl Inner {
     pub(crate) fn running(&self) -> Result<Vec<String>, RuntimeError> {
         let containers = self.sandboxes()?.into_iter().flat_map(|s| s.containers);
         let running = containers.filter(|c| c.state == ContainerState::Running);
-        Ok(running.map(|c| c.id).collect())
+        Ok(running
+            .map(|c| c.id)
+            .filter(|id| self.attachment(id).is_none())
+            .collect())
     }
 
     /// One container as its directory tells.
@@ -68,6 +71,17 @@ impl Inner {
                 exit_code: 137,
                 reason: "Error".into(),
                 message: "the host was restarted".into(),
+            });
+        }
+        if machine.attachment.is_some()
+            && let (Some(start), None) = (&started, &exit)
+            && self.machine_of_instance(&sandbox.instance)?.is_none()
+        {
+            // With its machine it is gone.
+            exit = Some(ExitFile {
+                finished_at: start.started_at,
+                reason: "Completed".into(),
+                ..ExitFile::default()
             });
         }
         let state = match (&started, &exit) {
@@ -118,7 +132,12 @@ impl Inner {
             return Ok(id);
         }
         let spec = objects::machine_of(self.client.as_ref(), &sandbox.pod).await?;
-        match self.plan(&dir, &file, config, &spec).await {
+        let planned = if file.attachment {
+            self.plan_attachment(&dir, &file, config, spec).await
+        } else {
+            self.plan(&dir, &file, config, &spec).await
+        };
+        match planned {
             Ok(()) => Ok(id),
             Err(error) => {
                 let _ = fs::remove_dir_all(dir.path());
@@ -180,6 +199,7 @@ impl Inner {
             cgroups: sandbox.cgroups.clone(),
             oom_score_adj: r.oom_score_adj,
             network: network(spec, sandbox),
+            attachment: None,
         };
         dir.write_machine(&machine).map_err(failed("record the machine"))
     }
@@ -187,9 +207,8 @@ impl Inner {
     /// Starts the supervisor; returns when QEMU runs.
     pub(crate) async fn start(self: &std::sync::Arc<Self>, id: &str) -> Result<(), RuntimeError> {
         let dir = self.container_dir(id)?;
-        if dir.machine().map_err(failed("read machine.json"))?.is_none() {
-            return Err(RuntimeError::NotFound(format!("container {id}")));
-        }
+        let machine = dir.machine().map_err(failed("read machine.json"))?;
+        let machine = machine.ok_or_else(|| RuntimeError::NotFound(format!("container {id}")))?;
         if dir.started().map_err(failed("read started.json"))?.is_some() {
             return Ok(());
         }
@@ -197,6 +216,12 @@ impl Inner {
             started_at: crate::now(),
             boot_id: self.boot_id.clone(),
         };
+        if let Some(attachment) = &machine.attachment {
+            self.plug(id, attachment).await?;
+            dir.write_started(&start).map_err(failed("record the start"))?;
+            self.changed(id);
+            return Ok(());
+        }
         dir.write_started(&start).map_err(failed("record the start"))?;
         let ready = self.spawn_supervisor(&dir).await;
         let exit = dir.exit().map_err(failed("read exit.json"))?;
@@ -254,6 +279,9 @@ impl Inner {
         if !self.is_running(&dir)? {
             return Ok(());
         }
+        if let Some(attachment) = self.attachment(id) {
+            return self.unplug(id, &dir, &attachment, grace).await;
+        }
         let deadline = Instant::now() + grace;
         // A paused guest cannot hear the button.
         let paused = self.live(id).is_some_and(|l| l.state.borrow().paused);
@@ -302,7 +330,7 @@ impl Inner {
         }
     }
 
-    fn is_running(&self, dir: &MachineDir) -> Result<bool, RuntimeError> {
+    pub(crate) fn is_running(&self, dir: &MachineDir) -> Result<bool, RuntimeError> {
         let started = dir.started().map_err(failed("read started.json"))?;
         let here = started.is_some_and(|s| s.boot_id == self.boot_id);
         Ok(here && dir.exit().map_err(failed("read exit.json"))?.is_none())
@@ -330,7 +358,7 @@ impl Inner {
     }
 }
 
-fn make_directories(dir: &MachineDir, user: (u32, u32)) -> io::Result<()> {
+pub(crate) fn make_directories(dir: &MachineDir, user: (u32, u32)) -> io::Result<()> {
     // What an attempt that failed left behind.
     if dir.path().exists() {
         fs::remove_dir_all(dir.path())?;

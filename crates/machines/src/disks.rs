@@ -61,7 +61,7 @@ impl Preparation<'_> {
     pub(crate) async fn volumes(&self) -> Result<BTreeMap<String, Backing>, RuntimeError> {
         self.make_directory().map_err(|e| self.failed("", &e.to_string()))?;
         let mut out = BTreeMap::new();
-        for disk in &self.spec.disks {
+        for disk in self.spec.disks.iter().filter(|d| !d.hotplugged) {
             if let Some(volume) = self.spec.volumes.get(&disk.name) {
                 let backing = self.volume(volume, disk.read_only).await?;
                 may_open(&backing.path, self.user, !(backing.read_only || disk.read_only))

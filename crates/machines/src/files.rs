@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use machineplan::Lease;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// Version of every file below.
 const VERSION: u32 = 1;
@@ -160,6 +161,26 @@ pub struct SandboxFile {
     pub labels: BTreeMap<String, String>,
     /// Annotations to give back.
     pub annotations: BTreeMap<String, String>,
+    /// UID of the instance that the pod belongs to.
+    #[serde(default)]
+    pub instance: String,
+    /// Whether the pod is no machine: it brings a disk to the instance's.
+    #[serde(default)]
+    pub attachment: bool,
+}
+
+/// A disk that a pod brings to a running machine.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AttachmentFile {
+    /// Id of the device.
+    pub device: String,
+    /// Name of the block node.
+    pub node: String,
+    /// Arguments of `blockdev-add`.
+    pub blockdev: Value,
+    /// Arguments of `device_add`, to be tried one after the other.
+    pub devices: Vec<Value>,
 }
 
 /// The container, and what the supervisor needs to start QEMU. Leaves no choice open.
@@ -195,6 +216,9 @@ pub struct MachineFile {
     pub oom_score_adj: i64,
     /// The guest's network, if it has one.
     pub network: Option<NetworkFile>,
+    /// The disk, when it is one that is brought to another machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachment: Option<AttachmentFile>,
 }
 
 /// The guest's network.

@@ -230,11 +230,24 @@ fn conditions(vmi: &Value, state: &MachineState, now: &str) -> Value {
     Value::Array(out)
 }
 
-/// The user's name of a disk that QEMU knows as `disk<index>`.
+/// The user's name of a disk that QEMU knows as `disk<index>`, or by a name made of it.
 fn disk_name(vmi: &Value, node: &str) -> String {
+    let disks = || {
+        vmi["spec"]["domain"]["devices"]["disks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+    };
+    let name = |d: &Value| d["name"].as_str().unwrap_or_default().to_owned();
     let index = node.strip_prefix("disk").and_then(|i| i.parse::<usize>().ok());
-    let name = index.and_then(|i| vmi["spec"]["domain"]["devices"]["disks"][i]["name"].as_str());
-    name.unwrap_or(node).to_owned()
+    let found = match index {
+        Some(index) => disks().nth(index),
+        None => disks().find(|d| machineplan::node_name(&name(d)) == node),
+    };
+    found
+        .map(name)
+        .filter(|n| !n.is_empty())
+        .unwrap_or_else(|| node.to_owned())
 }
 
 pub(crate) fn os_info(os: &GuestOs) -> Value {

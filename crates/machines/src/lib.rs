@@ -12,6 +12,7 @@
 //! ```
 
 mod accelerator;
+mod attachment;
 mod cgroup;
 mod container;
 mod disks;

@@ -16,6 +16,9 @@ use crate::files::{MachineDir, SandboxFile};
 use crate::pod_runtime::Inner;
 use crate::{cgroup, failed, netns};
 
+/// Label `kubevirt.io` of pods that bring a disk to a running machine.
+const ATTACHMENT: &str = "hotplug-disk";
+
 /// Derived from pod and attempt, so that doing it again finds the same one; short, since the
 /// paths of sockets end at 107 bytes.
 fn id_of(pod_uid: &str, attempt: u32) -> String {
@@ -32,7 +35,8 @@ pub(crate) fn is_id(id: &str) -> bool {
 
 /// Makes the sandbox, or finds it up.
 pub(crate) async fn run(inner: &Inner, config: &SandboxConfig) -> Result<String, RuntimeError> {
-    if config.namespaces.host_network {
+    let attachment = config.pod.labels().get("kubevirt.io").is_some_and(|l| l == ATTACHMENT);
+    if config.namespaces.host_network && !attachment {
         return Err(RuntimeError::Invalid {
             reason: "InvalidMachine".into(),
             message: format!("pod {}: a machine cannot use the host's network", config.pod.key()),
@@ -59,9 +63,16 @@ pub(crate) async fn run(inner: &Inner, config: &SandboxConfig) -> Result<String,
         log_directory: config.log_directory.clone(),
         labels: config.labels.clone(),
         annotations: config.annotations.clone(),
+        instance: config.pod.controller().map(|o| o.uid.clone()).unwrap_or_default(),
+        attachment,
         ..SandboxFile::default()
     };
     dir.write_sandbox(&file).map_err(failed("record the sandbox"))?;
+    if attachment {
+        // It runs nothing: neither network nor cgroup.
+        inner.emit(&id, &file.pod_uid);
+        return Ok(id);
+    }
     match furnish(inner, config, &id, &mut file).await {
         Ok(()) => {
             inner.emit(&id, &file.pod_uid);
@@ -111,9 +122,13 @@ pub(crate) async fn stop(inner: &Inner, id: &str) -> Result<(), RuntimeError> {
     for container in inner.container_ids(id)? {
         inner.stop(&container, Duration::ZERO).await?;
     }
-    inner.network.detach(id).await?;
+    let found = dir.sandbox().map_err(failed("read sandbox.json"))?;
+    let attachment = found.as_ref().is_some_and(|f| f.attachment);
+    if !attachment {
+        inner.network.detach(id).await?;
+    }
     netns::remove(&inner.config.netns(id)).map_err(failed("remove the network namespace"))?;
-    if let Some(mut file) = dir.sandbox().map_err(failed("read sandbox.json"))?
+    if let Some(mut file) = found
         && !file.stopped
     {
         file.stopped = true;
@@ -184,7 +199,7 @@ impl Inner {
         }
         Ok(Some(SandboxStatus {
             id: id.to_owned(),
-            ready: !file.stopped && !file.ip.is_empty() && file.boot_id == self.boot_id,
+            ready: !file.stopped && (file.attachment || !file.ip.is_empty()) && file.boot_id == self.boot_id,
             ips: Some(file.ip).filter(|ip| !ip.is_empty()).into_iter().collect(),
             pod_uid: file.pod_uid,
             pod_name: file.pod_name,
