@@ -1,6 +1,7 @@
 //! VirtualMachineInstances: the pod that each one runs in, and what its state
 //! means for the machine.
 
+pub(crate) mod hotplug;
 mod launcher;
 mod report;
 
@@ -62,10 +63,12 @@ impl Controller for InstanceController {
                 .creation_timestamp
                 .cmp(&b.object.header().creation_timestamp)
         });
+        let (attachments, pods) = pods.into_iter().partition(|p| hotplug::is_attachment(&p.object));
         let work = Work {
             value: instance.to_value(),
             instance,
             pods,
+            attachments,
             now,
         };
         work.plan(&mut plan, view);
@@ -83,6 +86,8 @@ struct Work {
     instance: Arc<Object>,
     value: Value,
     pods: Vec<Launcher>,
+    /// Pods that bring disks.
+    attachments: Vec<Launcher>,
     now: Timestamp,
 }
 
@@ -126,9 +131,11 @@ impl Work {
             }
         }
         self.write_status(plan, None);
-        if self.is_final() {
+        if !self.is_final() {
+            self.attach(plan, view);
+        } else {
             // A machine that has ended needs no pod that is still on its way.
-            for p in &self.pods {
+            for p in self.pods.iter().chain(&self.attachments) {
                 if !p.object.is_deleting() && !crate::common::is_terminal(&p.pod) {
                     plan.delete(&PODS, &p.object);
                 }
@@ -137,7 +144,10 @@ impl Work {
     }
 
     fn missing_claim(&self, view: &dyn View) -> Option<String> {
-        claims(&self.value["spec"]).find(|c| view.get(&CLAIMS, self.instance.namespace(), c).is_none())
+        let volumes = self.value["spec"]["volumes"].as_array().into_iter().flatten();
+        let volumes: Vec<&Value> = volumes.filter(|v| !hotplug::is_hotpluggable(v)).collect();
+        let present = json!({"volumes": volumes});
+        claims(&present).find(|c| view.get(&CLAIMS, self.instance.namespace(), c).is_none())
     }
 
     fn launch(&self, plan: &mut Plan, view: &dyn View) {
@@ -161,6 +171,9 @@ impl Work {
     }
 
     fn end(&self, plan: &mut Plan) {
+        for p in self.attachments.iter().filter(|p| !p.object.is_deleting()) {
+            plan.delete(&PODS, &p.object);
+        }
         for p in &self.pods {
             let grace = self.shorter_grace(p);
             if p.object.is_deleting() {
@@ -176,7 +189,7 @@ impl Work {
             plan.event(&self.instance, EventKind::Normal, "SuccessfulDelete", message);
         }
         let finalizers = &self.instance.header().finalizers;
-        if self.pods.is_empty() {
+        if self.pods.is_empty() && self.attachments.is_empty() {
             let left: Vec<_> = finalizers.iter().filter(|f| *f != FINALIZER).collect();
             if left.len() != finalizers.len() {
                 plan.patch(

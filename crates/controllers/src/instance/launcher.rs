@@ -15,7 +15,7 @@ use crate::common::owner_reference;
 /// Annotation that tells the node agent what runs this pod.
 pub(crate) const RUNTIME: &str = "machines.allmend.io/runtime";
 /// The image of a machine's container: QEMU itself, which every node has.
-const IMAGE: &str = "allmend.local/machine:1";
+pub(super) const IMAGE: &str = "allmend.local/machine:1";
 /// What QEMU needs besides the guest's memory, and per virtual processor; measured, rounded up.
 const OVERHEAD: i64 = 96 << 20;
 const OVERHEAD_PER_CPU: i64 = 8 << 20;
@@ -140,7 +140,8 @@ impl Volumes {
 
 fn volumes(instance: &Object, spec: &Value, view: &dyn View) -> Volumes {
     let mut out = Volumes::default();
-    for volume in spec["volumes"].as_array().into_iter().flatten() {
+    let all = spec["volumes"].as_array().into_iter().flatten();
+    for volume in all.filter(|v| !super::hotplug::is_hotpluggable(v)) {
         let name = volume["name"].as_str().unwrap_or_default();
         let claim = volume["persistentVolumeClaim"]["claimName"].as_str();
         if let Some(claim) = claim.or_else(|| volume["dataVolume"]["name"].as_str()) {

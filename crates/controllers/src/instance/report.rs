@@ -184,17 +184,30 @@ impl Work {
     }
 
     fn volumes(&self) -> Value {
-        let disks = self.value["spec"]["domain"]["devices"]["disks"].as_array();
-        let mut letters = 'a'..='z';
+        let spec = &self.value["spec"];
+        let disks = spec["domain"]["devices"]["disks"].as_array();
+        let (mut virtio, mut scsi) = ('a'..='z', 'a'..='z');
         let volumes = disks.into_iter().flatten().map(|d| {
-            let virtio = d["disk"]["bus"] == "virtio" || d["disk"]["bus"].is_null() && d["cdrom"].is_null();
-            let mut out = json!({"name": d["name"], "target": ""});
-            if virtio && let Some(letter) = letters.next() {
-                out["target"] = format!("vd{letter}").into();
+            let name = d["name"].as_str().unwrap_or_default();
+            let body = if d["cdrom"].is_object() {
+                &d["cdrom"]
+            } else {
+                &d["disk"]
+            };
+            let default = if d["cdrom"].is_object() { "sata" } else { "virtio" };
+            let bus = body["bus"].as_str().unwrap_or(default);
+            let letter = if bus == "virtio" { virtio.next() } else { scsi.next() };
+            let prefix = if bus == "virtio" { "vd" } else { "sd" };
+            let mut out = json!({"name": name, "target": letter.map_or(String::new(), |l| format!("{prefix}{l}"))});
+            let mut all = spec["volumes"].as_array().into_iter().flatten();
+            if all.any(|v| v["name"] == name && super::hotplug::is_hotpluggable(v))
+                && let (Some(out), Value::Object(more)) = (out.as_object_mut(), self.attachment_status(name))
+            {
+                out.extend(more);
             }
             out
         });
-        let volumes: Vec<Value> = volumes.collect();
+        let volumes: Vec<Value> = volumes.chain(self.leaving()).collect();
         if volumes.is_empty() {
             Value::Null
         } else {

@@ -196,3 +196,57 @@ fn a_shorter_grace_reaches_the_pod() {
     );
     assert_eq!(graces(&mut world, 0), []);
 }
+
+#[test]
+fn a_disk_comes_and_goes_with_a_pod_of_its_own() {
+    let mut world = started();
+    let running = json!([{"name": "compute", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}]);
+    pod_status(&mut world, json!({"phase": "Running", "containerStatuses": running}));
+    world.put(
+        &CLAIMS,
+        json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "more", "namespace": "shop"}}),
+    );
+    let mut spec = instance()["spec"].clone();
+    let volume = json!({"name": "extra", "persistentVolumeClaim": {"claimName": "more", "hotpluggable": true}});
+    let (volumes, disks) = (spec["volumes"].clone(), spec["domain"]["devices"]["disks"].clone());
+    let with = |list: &Value, one: Value| {
+        let mut list = list.as_array().cloned().unwrap_or_default();
+        list.push(one);
+        Value::from(list)
+    };
+    spec["volumes"] = with(&volumes, volume);
+    spec["domain"]["devices"]["disks"] = with(&disks, json!({"name": "extra", "disk": {"bus": "scsi"}}));
+    world.change(&MACHINE_INSTANCES, "shop", "db", json!({"spec": spec}));
+    turn(&mut world);
+    let find = |world: &World| {
+        let all = world.list(&PODS, "shop");
+        all.into_iter().find(|p| p.labels()["kubevirt.io"] == "hotplug-disk")
+    };
+    let attachment = find(&world).unwrap();
+    assert!(attachment.name().starts_with("hp-volume-"));
+    let value = attachment.to_value();
+    assert_eq!(
+        value["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"],
+        "more"
+    );
+    let entry = |world: &World| status(world)["volumeStatus"][2].clone();
+    assert_eq!(
+        (&entry(&world)["phase"], &entry(&world)["target"]),
+        (&json!("Bound"), &json!("sda"))
+    );
+    let up = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
+    world.change(&PODS, "shop", attachment.name(), up);
+    turn(&mut world);
+    assert_eq!(entry(&world)["phase"], "Ready");
+    assert_eq!(entry(&world)["hotplugVolume"]["attachPodName"], attachment.name());
+    spec["volumes"] = volumes;
+    spec["domain"]["devices"]["disks"] = disks;
+    world.change(&MACHINE_INSTANCES, "shop", "db", json!({"spec": spec}));
+    turn(&mut world);
+    assert!(find(&world).is_some_and(|p| p.is_deleting()));
+    assert_eq!(entry(&world)["phase"], "Detaching");
+    world.remove(&PODS, "shop", attachment.name());
+    turn(&mut world);
+    assert!(entry(&world).is_null());
+}
