@@ -1,9 +1,14 @@
 //! Byte streams of a machine: console, display, forwarded ports.
 
+use std::io;
 use std::path::Path;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use runtime::{MachineChannel, RuntimeError, StreamRequest, StreamTarget};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedMutexGuard;
 
 use crate::failed;
 use crate::pod_runtime::Inner;
@@ -21,6 +26,7 @@ pub(crate) async fn open(inner: &Inner, request: &StreamRequest) -> Result<Strea
                 let path = inner.container_dir(container_id)?.run().join("vnc.sock");
                 unix(&path, "display").await
             }
+            MachineChannel::UsbRedirection => usb(inner, container_id).await,
         },
         StreamRequest::PortForward { sandbox_id, ports } => {
             let sandbox = inner.sandbox(sandbox_id)?;
@@ -44,6 +50,48 @@ async fn console(inner: &Inner, container_id: &str) -> Result<StreamTarget, Runt
         "serial console",
     )
     .await
+}
+
+/// A USB port that nobody has.
+async fn usb(inner: &Inner, container_id: &str) -> Result<StreamTarget, RuntimeError> {
+    let gone = || RuntimeError::NotFound(format!("running container {container_id}"));
+    let live = inner.live(container_id).ok_or_else(gone)?;
+    let mut ports = live.usb.iter().enumerate();
+    let free = ports.find_map(|(i, port)| Some((i, port.clone().try_lock_owned().ok()?)));
+    let (port, held) = free.ok_or_else(|| RuntimeError::Invalid {
+        reason: "NoFreePort".into(),
+        message: "all USB ports of the machine are in use".into(),
+    })?;
+    let path = inner.container_dir(container_id)?.run().join(format!("usb{port}.sock"));
+    let stream = UnixStream::connect(&path).await;
+    let stream = stream.map_err(failed("the machine's USB port"))?;
+    Ok(StreamTarget::Raw(Box::new(Held { stream, _held: held })))
+}
+
+/// A stream that keeps its port while it lasts.
+struct Held {
+    stream: UnixStream,
+    _held: OwnedMutexGuard<()>,
+}
+
+impl AsyncRead for Held {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Held {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 async fn unix(path: &Path, what: &str) -> Result<StreamTarget, RuntimeError> {

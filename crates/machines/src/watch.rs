@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+use machineplan::USB_PORTS;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub(crate) struct Live {
     pub agent: Mutex<()>,
     /// Whether the guest's filesystems are held still.
     pub frozen: AtomicBool,
+    /// Which USB ports clients have: each socket admits one.
+    pub usb: [Arc<Mutex<()>>; USB_PORTS],
 }
 
 /// Begins to watch a machine; once is enough.
@@ -44,6 +47,7 @@ pub(crate) fn begin(inner: &Arc<Inner>, id: &str) {
             state: watch::Sender::new(MachineState::default()),
             agent: Mutex::new(()),
             frozen: AtomicBool::new(false),
+            usb: Default::default(),
         });
         all.insert(id.to_owned(), live.clone());
         live

@@ -479,6 +479,8 @@ pub enum MachineChannel {
     Console,
     /// The display, in the RFB protocol (RFC 6143).
     Vnc,
+    /// A USB port for a device of the client's, in the usbredir protocol.
+    UsbRedirection,
 }
 
 /// Which standard streams are wanted.

@@ -86,6 +86,10 @@ pub(super) async fn answer(
             )
             .await
         }
+        ["usbredir"] if reads => {
+            let channel = Channel::Machine(MachineChannel::UsbRedirection);
+            stream(shared, namespace, instance, channel, request).await
+        }
         ["vnc", "screenshot"] if reads => {
             let (_, id) = machine(shared, namespace, instance).await?;
             let picture = control(shared)?.screenshot(&id).await.map_err(refusal)?;
