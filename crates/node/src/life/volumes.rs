@@ -252,8 +252,10 @@ impl Volumes<'_> {
             .await
             .map_err(|e| failed(io::Error::other(e.to_string())))?;
         let read_only = matches!(claim.usage, VolumeUse::Filesystem { read_only: true, .. });
+        // A machine gets the file itself, also of a volume that others see as a device.
+        let raw = claim.usage == VolumeUse::Machine && claim.volume.to_value()["spec"]["volumeMode"] == "Block";
         Ok(Place {
-            block: claim.usage == VolumeUse::Block || mounts::is_block(&path),
+            block: claim.usage == VolumeUse::Block || raw || mounts::is_block(&path),
             path,
             read_only,
         })
