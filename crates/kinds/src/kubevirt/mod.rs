@@ -102,6 +102,16 @@ fn text_at(object: &Value, pointer: &str) -> Cell {
 
 impl Strategy for Machine {
     fn default(&self, machine: &mut Value) {
+        // Nothing is to be inferred here: those that do not insist go on without.
+        for field in ["instancetype", "preference"] {
+            if let Some(spec) = machine.get_mut("spec").and_then(Value::as_object_mut)
+                && spec
+                    .get(field)
+                    .is_some_and(|m| text(m, "inferFromVolumeFailurePolicy") == "Ignore")
+            {
+                spec.remove(field);
+            }
+        }
         if let Some(spec) = object(machine, "spec")
             .and_then(|s| object(s, "template"))
             .and_then(|t| object(t, "spec"))
@@ -111,6 +121,31 @@ impl Strategy for Machine {
     }
 
     fn validate_create(&self, machine: &Value) -> ErrorList {
+        let mut errors = self.check(machine);
+        validation::references(&machine["spec"], &Path::new("spec"), &mut errors);
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> ErrorList {
+        let mut errors = self.check(new);
+        let same = |field: &str| new["spec"][field] == old["spec"][field];
+        if !same("instancetype") || !same("preference") {
+            validation::references(&new["spec"], &Path::new("spec"), &mut errors);
+        }
+        errors
+    }
+
+    fn row(&self, machine: &Value, now: Timestamp) -> Vec<Cell> {
+        vec![
+            age(machine, now),
+            text_at(machine, "/status/printableStatus"),
+            condition(machine, "Ready"),
+        ]
+    }
+}
+
+impl Machine {
+    fn check(&self, machine: &Value) -> ErrorList {
         let mut errors = ErrorList::new();
         let (spec, path) = (&machine["spec"], Path::new("spec"));
         match (spec.get("running").filter(|r| !r.is_null()), text(spec, "runStrategy")) {
@@ -139,18 +174,6 @@ impl Strategy for Machine {
             );
         }
         errors
-    }
-
-    fn validate_update(&self, new: &Value, _: &Value) -> ErrorList {
-        self.validate_create(new)
-    }
-
-    fn row(&self, machine: &Value, now: Timestamp) -> Vec<Cell> {
-        vec![
-            age(machine, now),
-            text_at(machine, "/status/printableStatus"),
-            condition(machine, "Ready"),
-        ]
     }
 }
 
@@ -294,6 +317,24 @@ mod tests {
             "{}",
             Machine.validate_create(&m)
         );
+    }
+
+    #[test]
+    fn an_instancetype_that_cannot_be_is_named() {
+        let mut m = machine(json!({"domain": {"devices": {}}}));
+        let old = m.clone();
+        m["spec"]["instancetype"] = json!({"name": "u1.small"});
+        for errors in [Machine.validate_create(&m), Machine.validate_update(&m, &old)] {
+            let said = errors.to_string();
+            assert!(
+                said.contains("Failure to find instancetype: virtualmachineclusterinstancetypes"),
+                "{said}"
+            );
+        }
+        assert!(Machine.validate_update(&m, &m).is_empty());
+        m["spec"]["instancetype"] = json!({"inferFromVolume": "v", "inferFromVolumeFailurePolicy": "Ignore"});
+        Machine.default(&mut m);
+        assert!(Machine.validate_create(&m).is_empty());
     }
 
     #[test]

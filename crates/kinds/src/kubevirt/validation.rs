@@ -8,6 +8,42 @@ use serde_json::Value;
 
 use crate::edit::{items, text};
 
+/// Kinds of instancetypes and preferences are not served: whoever names one would get a machine
+/// without it.
+pub(super) fn references(spec: &Value, path: &Path, errors: &mut ErrorList) {
+    let fields = [
+        (
+            "instancetype",
+            "virtualmachineinstancetype",
+            "virtualmachineclusterinstancetype",
+        ),
+        (
+            "preference",
+            "virtualmachinepreference",
+            "virtualmachineclusterpreference",
+        ),
+    ];
+    for (field, namespaced, cluster) in fields {
+        let Some(reference) = spec.get(field).filter(|r| r.is_object()) else {
+            continue;
+        };
+        let kind = text(reference, "kind").to_lowercase();
+        let kind = if kind.trim_end_matches('s') == namespaced {
+            namespaced
+        } else {
+            cluster
+        };
+        let (at, name) = (path.child(field), text(reference, "name"));
+        let inferred = text(reference, "inferFromVolume");
+        let why = if inferred.is_empty() {
+            format!("Failure to find {field}: {kind}s.instancetype.kubevirt.io {name:?} not found")
+        } else {
+            format!("Failure to find {field}: unable to infer it from volume {inferred}")
+        };
+        errors.invalid(&at, quoted(if name.is_empty() { inferred } else { name }), why);
+    }
+}
+
 /// Checks a spec.
 pub(super) fn validate(spec: &Value, path: &Path, errors: &mut ErrorList) {
     let domain = path.child("domain");
