@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use runtime::{MachineChannel, RuntimeError, StreamRequest, StreamTarget};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UdpSocket, UnixStream};
 use tokio::sync::OwnedMutexGuard;
 
 use crate::failed;
@@ -26,12 +26,17 @@ pub(crate) async fn open(inner: &Inner, request: &StreamRequest) -> Result<Strea
                 let path = inner.container_dir(container_id)?.run().join("vnc.sock");
                 unix(&path, "display").await
             }
+            MachineChannel::Udp(port) => {
+                let sandbox = container_id.split('.').next().unwrap_or_default();
+                let socket = UdpSocket::bind(("0.0.0.0", 0)).await.map_err(failed("bind"))?;
+                let connected = socket.connect((address(inner, sandbox)?.as_str(), *port)).await;
+                connected.map_err(failed(format!("connect to port {port} of the machine")))?;
+                Ok(StreamTarget::Raw(Box::new(Datagrams(socket))))
+            }
             MachineChannel::UsbRedirection => usb(inner, container_id).await,
         },
         StreamRequest::PortForward { sandbox_id, ports } => {
-            let sandbox = inner.sandbox(sandbox_id)?;
-            let ip = sandbox.and_then(|s| s.ips.first().cloned());
-            let ip = ip.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {sandbox_id}")))?;
+            let ip = address(inner, sandbox_id)?;
             let [port] = ports.as_slice() else {
                 return Err(RuntimeError::Unsupported(
                     "forwarding several ports in one stream".into(),
@@ -50,6 +55,36 @@ async fn console(inner: &Inner, container_id: &str) -> Result<StreamTarget, Runt
         "serial console",
     )
     .await
+}
+
+/// The address of a machine's pod.
+fn address(inner: &Inner, sandbox_id: &str) -> Result<String, RuntimeError> {
+    let sandbox = inner.sandbox(sandbox_id)?;
+    let ip = sandbox.and_then(|s| s.ips.first().cloned());
+    ip.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {sandbox_id}")))
+}
+
+/// A socket whose every read and write is one datagram.
+struct Datagrams(UdpSocket);
+
+impl AsyncRead for Datagrams {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_recv(cx, buf)
+    }
+}
+
+impl AsyncWrite for Datagrams {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.0.poll_send(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// A USB port that nobody has.

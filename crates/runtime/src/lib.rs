@@ -481,6 +481,8 @@ pub enum MachineChannel {
     Vnc,
     /// A USB port for a device of the client's, in the usbredir protocol.
     UsbRedirection,
+    /// Datagrams to and from a port of the guest's: each read and each write is one.
+    Udp(u16),
 }
 
 /// Which standard streams are wanted.

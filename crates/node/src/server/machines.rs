@@ -100,6 +100,12 @@ pub(super) async fn answer(
             let port = port.ok_or_else(|| Refusal::bad_request("invalid port"))?;
             stream(shared, namespace, instance, Channel::Port(port), request).await
         }
+        ["portforward", port, "udp"] if reads => {
+            let port = port.parse().ok().filter(|p| *p > 0);
+            let port = port.ok_or_else(|| Refusal::bad_request("invalid port"))?;
+            let channel = Channel::Machine(MachineChannel::Udp(port));
+            stream(shared, namespace, instance, channel, request).await
+        }
         [what @ ("guestosinfo" | "userlist" | "filesystemlist")] if reads => {
             let (_, id) = machine(shared, namespace, instance).await?;
             let info = control(shared)?.guest_info(&id, what).await;
