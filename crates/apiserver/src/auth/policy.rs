@@ -69,8 +69,10 @@ fn roles() -> Vec<Role> {
     view.push((
         "get",
         "subresources.kubevirt.io",
-        "virtualmachineinstances/guestosinfo virtualmachineinstances/filesystemlist virtualmachineinstances/userlist",
+        "virtualmachineinstances/guestosinfo virtualmachineinstances/filesystemlist virtualmachineinstances/userlist \
+         virtualmachineinstances/objectgraph virtualmachines/objectgraph virtualmachines/expand-spec",
     ));
+    view.push(("update", "subresources.kubevirt.io", "expand-vm-spec"));
     let mut edit: Vec<Rule> = WORKLOADS
         .iter()
         .map(|(group, resources)| (WRITE, *group, *resources))
@@ -108,6 +110,11 @@ fn roles() -> Vec<Role> {
                 "",
                 "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/",
             )],
+        ),
+        (
+            "kubevirt.io:default",
+            &[],
+            vec![("get list", "subresources.kubevirt.io", "version guestfs healthz")],
         ),
         (
             "system:public-info-viewer",
@@ -253,9 +260,11 @@ fn roles() -> Vec<Role> {
 const MACHINE_PARTS: &str = "virtualmachineinstances/addvolume virtualmachineinstances/console \
     virtualmachineinstances/filesystemlist virtualmachineinstances/freeze virtualmachineinstances/guestosinfo \
     virtualmachineinstances/pause virtualmachineinstances/portforward virtualmachineinstances/removevolume \
-    virtualmachineinstances/softreboot virtualmachineinstances/unfreeze virtualmachineinstances/unpause \
+    virtualmachineinstances/reset virtualmachineinstances/softreboot virtualmachineinstances/unfreeze virtualmachineinstances/unpause \
     virtualmachineinstances/usbredir virtualmachineinstances/userlist virtualmachineinstances/vnc \
-    virtualmachines/addvolume virtualmachines/migrate virtualmachines/portforward virtualmachines/removevolume \
+    virtualmachineinstances/vsock virtualmachineinstances/evacuate virtualmachineinstances/objectgraph \
+    virtualmachines/expand-spec virtualmachines/evacuate virtualmachines/objectgraph virtualmachines/memorydump \
+    virtualmachines/removememorydump virtualmachines/addvolume virtualmachines/migrate virtualmachines/portforward virtualmachines/removevolume \
     virtualmachines/restart virtualmachines/start virtualmachines/stop";
 
 /// What nodes need beyond what the node authoriser grants for their own pods. To read `secrets`,
@@ -333,10 +342,16 @@ const AGGREGATED: [Aggregated; 3] = [
 ];
 
 /// Cluster role bindings: name, role, groups, users.
-const BINDINGS: [(&str, &str, &[&str], &[&str]); 15] = [
+const BINDINGS: [(&str, &str, &[&str], &[&str]); 16] = [
     ("cluster-admin", "cluster-admin", &["system:masters"], &[]),
     ("system:monitoring", "system:monitoring", &["system:monitoring"], &[]),
     ("system:discovery", "system:discovery", &["system:authenticated"], &[]),
+    (
+        "kubevirt.io:default",
+        "kubevirt.io:default",
+        &["system:authenticated"],
+        &[],
+    ),
     ("system:basic-user", "system:basic-user", &["system:authenticated"], &[]),
     (
         "system:public-info-viewer",

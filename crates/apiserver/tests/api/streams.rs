@@ -154,12 +154,84 @@ async fn machines_are_started_and_stopped_by_their_subresources() {
         (&started["spec"]["runStrategy"], &started["metadata"]["generation"]),
         (&json!("Always"), &json!(2))
     );
-    assert_eq!(f.put(&format!("{actions}/restart"), &json!({})).await.code, 202);
+    let early = f.put(&format!("{actions}/restart"), &json!({})).await;
+    assert_eq!((early.code, early.message().contains("VM is not running")), (409, true));
+    let instances = "/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances";
+    let owner = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "vm", "controller": true,
+        "uid": started["metadata"]["uid"]});
+    let instance = json!({"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+        "metadata": {"name": "vm", "ownerReferences": [owner]},
+        "spec": {"terminationGracePeriodSeconds": 30, "domain": {"devices": {}, "memory": {"guest": "64Mi"}}}});
+    let made = f.post(instances, &instance).await;
+    assert_eq!(made.code, 201, "{}", made.message());
+    let phase = json!({"status": {"phase": "Running", "nodeName": "nowhere"}});
+    f.patch(&format!("{instances}/vm/status"), PatchType::Merge, &phase)
+        .await;
+    let tried = f.put(&format!("{actions}/restart"), &json!({"dryRun": ["All"]})).await;
+    assert_eq!(tried.code, 202, "{}", tried.message());
+    let force = json!({"gracePeriodSeconds": 0});
+    assert_eq!(f.put(&format!("{actions}/restart"), &force).await.code, 202);
     let restarted = f.get(&format!("{machines}/vm")).await.json();
     assert_eq!(restarted["status"]["stateChangeRequests"][1]["action"], "Start");
+    let hurried = f.get(&format!("{instances}/vm")).await.json();
+    assert_eq!(hurried["spec"]["terminationGracePeriodSeconds"], 1);
     let instance = "/apis/subresources.kubevirt.io/v1/namespaces/default/virtualmachineinstances/vm";
-    assert_eq!(f.get(&format!("{instance}/console")).await.code, 404);
     assert_eq!(f.get(&format!("{instance}/bogus")).await.code, 404);
+    let gone = instance.replace("/vm", "/other");
+    assert_eq!(f.get(&format!("{gone}/console")).await.code, 404);
+    for (method, path, code, words) in [
+        ("put", format!("{actions}/migrate"), 500, "Cannot migrate VMI"),
+        ("get", format!("{instance}/userlist"), 409, "guest agent"),
+        ("put", format!("{instance}/unpause"), 409, "VMI is not paused"),
+        ("get", format!("{instance}/vsock"), 400, "VSOCK is not attached"),
+        ("get", format!("{instance}/usbredir"), 409, "USB Redirection"),
+        (
+            "get",
+            format!("{instance}/sev/fetchcertchain"),
+            400,
+            "WorkloadEncryptionSEV",
+        ),
+        ("put", format!("{actions}/removevolume"), 400, "requires name"),
+    ] {
+        let answer = match method {
+            "put" => f.put(&path, &json!({})).await,
+            _ => f.get(&path).await,
+        };
+        let said = answer.message();
+        assert!(
+            answer.code == code && said.contains(words),
+            "{path}: {} {said}",
+            answer.code
+        );
+    }
+    let add = json!({"name": "extra", "disk": {"disk": {"bus": "scsi"}},
+        "volumeSource": {"persistentVolumeClaim": {"claimName": "more"}}});
+    assert_eq!(f.put(&format!("{actions}/addvolume"), &add).await.code, 202);
+    let both = [
+        f.get(&format!("{machines}/vm")).await.json()["spec"]["template"]["spec"].clone(),
+        f.get(&format!("{instances}/vm")).await.json()["spec"].clone(),
+    ];
+    for spec in both {
+        assert_eq!(
+            spec["volumes"][0]["persistentVolumeClaim"]["hotpluggable"], true,
+            "{spec}"
+        );
+    }
+    assert_eq!(f.put(&format!("{actions}/addvolume"), &add).await.code, 409);
+    let expanded = f.get(&format!("{actions}/expand-spec")).await;
+    assert_eq!(
+        (expanded.code, &expanded.json()["kind"]),
+        (200, &json!("VirtualMachine"))
+    );
+    let cancelled = f.put(&format!("{actions}/evacuate/cancel"), &json!({})).await;
+    assert_eq!(cancelled.code, 409, "{}", cancelled.message());
+    let group = f.get("/apis/subresources.kubevirt.io").await.json();
+    assert_eq!(group["preferredVersion"]["version"], "v1");
+    let version = f.get("/apis/subresources.kubevirt.io/v1/version").await.json();
+    assert!(
+        version["gitVersion"].as_str().is_some_and(|v| v.starts_with('v')),
+        "{version}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
