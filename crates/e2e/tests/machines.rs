@@ -200,3 +200,103 @@ fn a_disk_that_cannot_be_read_is_named() -> Result<()> {
     ensure!(node.contains(" Ready "), "{node}");
     Ok(())
 }
+
+/// Does something to the machine `micro` or its instance, by the path that virtctl uses.
+fn act(server: &Server, kind: &str, action: &str, options: &str) -> Result<String> {
+    let path = format!("/apis/subresources.kubevirt.io/v1/namespaces/default/{kind}/micro/{action}");
+    server
+        .kubectl()
+        .ok_with(&["replace", "--raw", &path, "-f", "-"], options)
+}
+
+/// The instance's uid, and what it says at a path.
+fn instance_at(server: &Server, pointer: &str) -> Result<(String, serde_json::Value)> {
+    let vmi = server.kubectl().json(&["get", "vmi", "micro"])?;
+    let uid = vmi["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
+    Ok((uid, vmi.pointer(pointer).cloned().unwrap_or_default()))
+}
+
+fn wait_boots(server: &Server, wanted: u32) -> Result<()> {
+    until("the guest to boot again", MACHINE, || {
+        let said = page(server).map_err(|e| e.to_string())?;
+        if boots(&said) == wanted { Ok(()) } else { Err(said) }
+    })
+}
+
+#[test]
+fn a_machine_is_reset_rebooted_and_restarted_at_once() -> Result<()> {
+    const INSTANCE: &str = "virtualmachineinstances";
+    let server = with_node()?;
+    server.import(&["micro-guest"])?;
+    let kubectl = server.kubectl();
+    kubectl.apply(MICRO)?;
+    kubectl.apply(&sleeper("client"))?;
+    kubectl.wait(&["--for=condition=Ready", "pod/client"], POD)?;
+    let first = boots(&wait_page(&server)?);
+    let (uid, _) = instance_at(&server, "")?;
+
+    act(&server, INSTANCE, "pause", r#"{"dryRun": ["All"]}"#)?;
+    act(&server, INSTANCE, "pause", "{}")?;
+    kubectl.wait(&["--for=condition=Paused", "vmi/micro"], POD)?;
+    let path = format!("/apis/subresources.kubevirt.io/v1/namespaces/default/{INSTANCE}/micro/pause");
+    let refused = kubectl.refused(&["replace", "--raw", &path, "-f", "-"], "{}")?;
+    ensure!(refused.contains("already paused"), "{refused}");
+    act(&server, INSTANCE, "unpause", "{}")?;
+
+    // The same QEMU both times: the reset line, then the power button with another start after it.
+    act(&server, INSTANCE, "reset", "{}")?;
+    wait_boots(&server, first + 1)?;
+    act(&server, INSTANCE, "softreboot", "{}")?;
+    wait_boots(&server, first + 2)?;
+    ensure!(instance_at(&server, "")?.0 == uid, "a reboot makes no new instance");
+
+    act(&server, "virtualmachines", "restart", r#"{"gracePeriodSeconds": 0}"#)?;
+    wait_boots(&server, first + 3)?;
+    ensure!(instance_at(&server, "")?.0 != uid, "a restart does");
+    kubectl.ok(&["delete", "vm", "micro", "--timeout=60s"])?;
+    Ok(())
+}
+
+#[test]
+fn a_disk_comes_and_goes_while_the_machine_runs() -> Result<()> {
+    const MORE: &str = r#"{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "more"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "16Mi"}}}}"#;
+    const ADD: &str = r#"{"name": "extra", "disk": {"disk": {"bus": "scsi"}},
+        "volumeSource": {"persistentVolumeClaim": {"claimName": "more"}}}"#;
+    let mut server = with_node()?;
+    server.import(&["micro-guest"])?;
+    let kubectl = server.kubectl();
+    kubectl.apply(MICRO)?;
+    kubectl.apply(MORE)?;
+    kubectl.wait(&["--for=condition=Ready", "vmi/micro"], MACHINE)?;
+    act(&server, "virtualmachines", "addvolume", ADD)?;
+    let wait_phase = |server: &Server, wanted: &str| {
+        until("the disk's phase", MACHINE, || {
+            let (_, all) = instance_at(server, "/status/volumeStatus").map_err(|e| e.to_string())?;
+            let disk = all.as_array().into_iter().flatten().find(|v| v["name"] == "extra");
+            let phase = disk.map_or("", |d| d["phase"].as_str().unwrap_or_default());
+            if phase == wanted { Ok(()) } else { Err(all.to_string()) }
+        })
+    };
+    wait_phase(&server, "Ready")?;
+    // It stays through a restart of ours, and comes again after one of the machine.
+    server.kill()?;
+    server.launch()?;
+    let (uid, _) = instance_at(&server, "")?;
+    wait_phase(&server, "Ready")?;
+    act(&server, "virtualmachines", "restart", r#"{"gracePeriodSeconds": 0}"#)?;
+    until("another instance", MACHINE, || match instance_at(&server, "") {
+        Ok((other, _)) if other != uid => Ok(()),
+        Ok(_) => Err("the old one".into()),
+        Err(e) => Err(e.to_string()),
+    })?;
+    wait_phase(&server, "Ready")?;
+    act(&server, "virtualmachines", "removevolume", r#"{"name": "extra"}"#)?;
+    wait_phase(&server, "")?;
+    let pods = server
+        .kubectl()
+        .ok(&["get", "pods", "-l", "kubevirt.io=hotplug-disk", "-o", "name"])?;
+    ensure!(pods.trim().is_empty(), "{pods}");
+    server.kubectl().ok(&["delete", "vm", "micro", "--timeout=60s"])?;
+    Ok(())
+}
