@@ -106,13 +106,14 @@ impl Inner {
                 node: plug.node,
                 blockdev: plug.blockdev,
                 devices: plug.devices,
+                dump: None,
             }),
             ..MachineFile::default()
         };
         dir.write_machine(&machine).map_err(failed("record the disk"))
     }
 
-    fn machine_of_container(&self, id: &str) -> Result<Option<String>, RuntimeError> {
+    pub(crate) fn machine_of_container(&self, id: &str) -> Result<Option<String>, RuntimeError> {
         let sandbox = id.split('.').next().unwrap_or_default();
         let file = self
             .sandbox_dir(sandbox)

@@ -23,7 +23,7 @@ use crate::files::{ExitFile, MachineDir, MachineFile, NetworkFile, SandboxFile, 
 use crate::pod_runtime::Inner;
 use crate::sandbox::is_id;
 use crate::supervisor::Command;
-use crate::{cgroup, failed, objects, paths, watch};
+use crate::{cgroup, dump, failed, objects, paths, watch};
 
 /// How long a supervisor may take to report that QEMU runs.
 const START_TIMEOUT: Duration = Duration::from_secs(45);
@@ -73,7 +73,7 @@ impl Inner {
                 message: "the host was restarted".into(),
             });
         }
-        if machine.attachment.is_some()
+        if machine.attachment.as_ref().is_some_and(|a| a.dump.is_none())
             && let (Some(start), None) = (&started, &exit)
             && self.machine_of_instance(&sandbox.instance)?.is_none()
         {
@@ -132,7 +132,9 @@ impl Inner {
             return Ok(id);
         }
         let spec = objects::machine_of(self.client.as_ref(), &sandbox.pod).await?;
-        let planned = if file.attachment {
+        let planned = if let Some(name) = dump::file_of(&sandbox.pod) {
+            self.plan_dump(&dir, &file, config, name)
+        } else if file.attachment {
             self.plan_attachment(&dir, &file, config, spec).await
         } else {
             self.plan(&dir, &file, config, &spec).await
@@ -217,7 +219,10 @@ impl Inner {
             boot_id: self.boot_id.clone(),
         };
         if let Some(attachment) = &machine.attachment {
-            self.plug(id, attachment).await?;
+            match &attachment.dump {
+                Some(target) => self.begin_dump(id, target)?,
+                None => self.plug(id, attachment).await?,
+            }
             dir.write_started(&start).map_err(failed("record the start"))?;
             self.changed(id);
             return Ok(());
@@ -280,6 +285,9 @@ impl Inner {
             return Ok(());
         }
         if let Some(attachment) = self.attachment(id) {
+            if attachment.dump.is_some() {
+                return dump::end(&dir, 137, "the dump was broken off");
+            }
             return self.unplug(id, &dir, &attachment, grace).await;
         }
         let deadline = Instant::now() + grace;

@@ -181,6 +181,9 @@ pub struct AttachmentFile {
     pub blockdev: Value,
     /// Arguments of `device_add`, to be tried one after the other.
     pub devices: Vec<Value>,
+    /// Instead of all that: the file that the guest's memory is written to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dump: Option<PathBuf>,
 }
 
 /// The container, and what the supervisor needs to start QEMU. Leaves no choice open.

@@ -17,6 +17,7 @@ mod cgroup;
 mod container;
 mod disks;
 mod display;
+mod dump;
 mod facts;
 mod files;
 mod guest;

@@ -109,6 +109,7 @@ impl MachineRuntime {
         for id in inner.running()? {
             watch::begin(&inner, &id);
         }
+        inner.break_off_dumps()?;
         Ok(MachineRuntime { inner })
     }
 

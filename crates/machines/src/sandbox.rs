@@ -18,6 +18,10 @@ use crate::{cgroup, failed, netns};
 
 /// Label `kubevirt.io` of pods that bring a disk to a running machine.
 const ATTACHMENT: &str = "hotplug-disk";
+/// The same of pods that receive a machine's memory.
+pub(crate) const DUMP: &str = "memory-dump";
+/// Annotation of those: the name of the file.
+pub(crate) const DUMP_FILE: &str = "machines.allmend.io/file";
 
 /// Derived from pod and attempt, so that doing it again finds the same one; short, since the
 /// paths of sockets end at 107 bytes.
@@ -35,7 +39,8 @@ pub(crate) fn is_id(id: &str) -> bool {
 
 /// Makes the sandbox, or finds it up.
 pub(crate) async fn run(inner: &Inner, config: &SandboxConfig) -> Result<String, RuntimeError> {
-    let attachment = config.pod.labels().get("kubevirt.io").is_some_and(|l| l == ATTACHMENT);
+    let label = config.pod.labels().get("kubevirt.io").map_or("", String::as_str);
+    let attachment = matches!(label, ATTACHMENT | DUMP);
     if config.namespaces.host_network && !attachment {
         return Err(RuntimeError::Invalid {
             reason: "InvalidMachine".into(),

@@ -23,6 +23,9 @@ use tokio::sync::mpsc;
 /// How long QEMU may take to answer a command.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// How long it may take to write the guest's memory down.
+const DUMP_TIMEOUT: Duration = Duration::from_secs(1800);
+
 /// What went wrong on a monitor connection.
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
@@ -175,7 +178,12 @@ impl Monitor {
     where
         C: qmp::QmpCommand,
     {
-        match tokio::time::timeout(ANSWER_TIMEOUT, self.service.execute(command)).await {
+        let limit = if name == "dump-guest-memory" {
+            DUMP_TIMEOUT
+        } else {
+            ANSWER_TIMEOUT
+        };
+        match tokio::time::timeout(limit, self.service.execute(command)).await {
             Err(_) => Err(QmpError::NoAnswer { command: name }),
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(qapi::ExecuteError::Qapi(e))) => Err(QmpError::Refused {

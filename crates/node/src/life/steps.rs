@@ -141,7 +141,13 @@ impl Steps {
             object: &self.object,
             pod: &self.pod,
             facts,
-            machine: self.machine,
+            // What receives a dump is a pod of the machine runtime, with files.
+            machine: self.machine
+                && self
+                    .object
+                    .labels()
+                    .get("kubevirt.io")
+                    .is_none_or(|l| l != "memory-dump"),
             tokens: &self.tokens,
         }
     }
