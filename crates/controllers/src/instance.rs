@@ -2,7 +2,7 @@
 //! means for the machine.
 
 pub(crate) mod hotplug;
-mod launcher;
+pub(crate) mod launcher;
 mod report;
 
 use std::sync::Arc;
@@ -63,7 +63,9 @@ impl Controller for InstanceController {
                 .creation_timestamp
                 .cmp(&b.object.header().creation_timestamp)
         });
-        let (attachments, pods) = pods.into_iter().partition(|p| hotplug::is_attachment(&p.object));
+        let (pods, mut attachments): (Vec<_>, Vec<_>) = pods.into_iter().partition(|p| hotplug::is_launcher(&p.object));
+        // Pods that receive a dump are the machine's business, until the instance ends.
+        attachments.retain(|p| instance.is_deleting() || hotplug::is_attachment(&p.object));
         let work = Work {
             value: instance.to_value(),
             instance,

@@ -1,10 +1,12 @@
 //! VirtualMachines: when an instance is to be there, and what is said about it.
 
+pub(crate) mod dump;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use kinds::resources::{CLAIMS, MACHINE_INSTANCES, MACHINES};
+use kinds::resources::{CLAIMS, MACHINE_INSTANCES, MACHINES, PODS};
 use meta::Object;
 use reconcile::{Controller, EventKind, Input, Key, Plan, View, controller_key};
 use serde_json::{Value, json};
@@ -51,7 +53,15 @@ impl Controller for MachineController {
                 machines.iter().filter(uses).map(|m| Key::of(m)).collect()
             },
         };
-        vec![Input::primary(MACHINES), instances, claims]
+        let dumps = Input {
+            gvr: PODS,
+            keys: |pod, _| {
+                let dumps = pod.labels().get("kubevirt.io").is_some_and(|l| l == dump::LABEL);
+                let machine = pod.labels().get(dump::MACHINE).filter(|_| dumps);
+                machine.map(|m| Key::new(pod.namespace(), m)).into_iter().collect()
+            },
+        };
+        vec![Input::primary(MACHINES), instances, claims, dumps]
     }
 
     fn plan(&self, now: Timestamp, key: &Key, view: &dyn View) -> Plan {
@@ -285,6 +295,7 @@ impl Work {
             "runStrategy": self.strategy(),
             "stateChangeRequests": if requests.is_empty() { Value::Null } else { json!(requests) },
             "startFailure": failure,
+            "memoryDumpRequest": if self.machine.is_deleting() { Value::Null } else { self.dump(plan, view, self.life()) },
             "conditions": conditions.into_value(),
             "observedGeneration": self.machine.header().generation,
             "desiredGeneration": self.machine.header().generation,
@@ -483,6 +494,36 @@ mod tests {
         let later = now().checked_add(SignedDuration::from_secs(11)).unwrap();
         world.step(later, &MachineController, &Key::new("shop", "db"));
         assert!(instance(&world).is_some());
+    }
+
+    #[test]
+    fn memory_is_dumped_by_a_pod_and_the_request_says_how_far() {
+        let mut world = world("Always");
+        phase(&mut world, "Running");
+        let ask = |world: &mut World, request: Value| {
+            let request = json!({"status": {"memoryDumpRequest": request}});
+            world.change(&MACHINES, "shop", "db", request);
+            turn(world);
+        };
+        ask(&mut world, json!({"claimName": "dump", "phase": "Associating"}));
+        let request = status(&world)["memoryDumpRequest"].clone();
+        assert_eq!(request["phase"], "InProgress");
+        assert_eq!(request["fileName"], "db-dump-20260101-001000.memory.dump");
+        let [pod] = world.list(&PODS, "shop").try_into().unwrap();
+        let value = pod.to_value();
+        assert_eq!(
+            value["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"],
+            "dump"
+        );
+        world.change(&PODS, "shop", pod.name(), json!({"status": {"phase": "Succeeded"}}));
+        turn(&mut world);
+        assert_eq!(status(&world)["memoryDumpRequest"]["phase"], "Completed");
+        world.remove(&PODS, "shop", pod.name());
+        ask(
+            &mut world,
+            json!({"claimName": "dump", "phase": "Dissociating", "remove": true}),
+        );
+        assert!(status(&world)["memoryDumpRequest"].is_null());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! whether the guest's state allows it.
 
 mod checks;
+mod dump;
 mod expand;
 mod volumes;
 
@@ -19,7 +20,16 @@ use crate::registry::{Call, Target};
 /// Versions that clients ask for.
 pub(crate) const VERSIONS: [&str; 2] = ["v1", "v1alpha3"];
 /// What is done to the object; the verb is `update`.
-pub(crate) const ACTIONS: [&str; 6] = ["start", "stop", "restart", "migrate", "addvolume", "removevolume"];
+pub(crate) const ACTIONS: [&str; 8] = [
+    "start",
+    "stop",
+    "restart",
+    "migrate",
+    "addvolume",
+    "removevolume",
+    "memorydump",
+    "removememorydump",
+];
 /// What is passed to the node.
 pub(crate) const ON_NODE: [&str; 14] = [
     "console",
@@ -64,6 +74,9 @@ impl Core {
     ) -> Result<(), Status> {
         if matches!(action, "addvolume" | "removevolume") {
             return self.change_volumes(call, target, action, options).await;
+        }
+        if matches!(action, "memorydump" | "removememorydump") {
+            return self.dump_machine(call, target, action, options).await;
         }
         let machine = self
             .current(target)

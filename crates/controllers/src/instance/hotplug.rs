@@ -34,6 +34,12 @@ pub(super) fn is_attachment(pod: &Object) -> bool {
     pod.labels().get("kubevirt.io").is_some_and(|l| l == LABEL)
 }
 
+/// Whether a pod is the machine itself.
+pub(super) fn is_launcher(pod: &Object) -> bool {
+    let helps = |l: &String| l == LABEL || l == crate::machine::dump::LABEL;
+    !pod.labels().get("kubevirt.io").is_some_and(helps)
+}
+
 /// The claim of a volume.
 fn claim_of(volume: &Value) -> Option<&str> {
     let claim = volume["persistentVolumeClaim"]["claimName"].as_str();

@@ -15,7 +15,7 @@ use crate::common::owner_reference;
 /// Annotation that tells the node agent what runs this pod.
 pub(crate) const RUNTIME: &str = "machines.allmend.io/runtime";
 /// The image of a machine's container: QEMU itself, which every node has.
-pub(super) const IMAGE: &str = "allmend.local/machine:1";
+pub(crate) const IMAGE: &str = "allmend.local/machine:1";
 /// What QEMU needs besides the guest's memory, and per virtual processor; measured, rounded up.
 const OVERHEAD: i64 = 96 << 20;
 const OVERHEAD_PER_CPU: i64 = 8 << 20;
