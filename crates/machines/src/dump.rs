@@ -137,6 +137,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     let (Some(directory), Some(name)) = (to.parent(), to.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
+    remove_older(directory)?;
     let directory = File::open(directory)?;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
@@ -150,9 +151,34 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
     written
 }
 
+/// A claim keeps the last dump only: it is made for the size of one.
+fn remove_older(directory: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        let is_dump = entry.file_name().to_string_lossy().ends_with(".memory.dump");
+        if is_dump && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_dump_stays_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["db-1.memory.dump", "notes"] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let from = dir.path().join("from");
+        std::fs::write(&from, "memory").unwrap();
+        copy(&from, &dir.path().join("db-2.memory.dump")).unwrap();
+        assert!(!dir.path().join("db-1.memory.dump").exists());
+        assert!(dir.path().join("notes").exists() && dir.path().join("db-2.memory.dump").exists());
+    }
 
     #[test]
     fn a_dump_is_copied_once_and_follows_no_links() {

@@ -11,7 +11,7 @@ use crate::registry::{Call, Target};
 /// What a dump has besides the guest's memory.
 const OVERHEAD: i64 = 100 << 20;
 /// Share of a volume that its file system takes, in thousandths; upstream's default.
-const FILE_SYSTEM: i64 = 60;
+const FILE_SYSTEM: i64 = 55;
 
 impl Core {
     /// Asks for a dump of the machine's memory, or forgets the last one.
