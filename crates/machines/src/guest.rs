@@ -92,10 +92,11 @@ pub(crate) async fn ask(inner: &Inner, id: &str, live: &Arc<Live>) -> Option<Gue
     let _one = live.agent.lock().await;
     let asked: Result<Guest, QmpError> = async {
         let mut agent = GuestAgent::connect(&path).await?;
+        let os = agent.os().await;
         // A frozen guest answers nothing else.
-        let frozen = agent.is_frozen().await.unwrap_or_default();
+        let frozen = os.is_err() && agent.is_frozen().await.unwrap_or_default();
         live.frozen.store(frozen, Ordering::Relaxed);
-        Ok((agent.os().await?, agent.interfaces().await?))
+        Ok((os?, agent.interfaces().await?))
     }
     .await;
     asked

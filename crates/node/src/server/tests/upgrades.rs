@@ -236,6 +236,9 @@ impl MachineControl for Told {
             message: "VMI does not have guest agent connected".into(),
         })
     }
+    async fn screenshot(&self, _: &str) -> Result<Vec<u8>, RuntimeError> {
+        Ok(b"picture".to_vec())
+    }
     async fn guest_info(&self, id: &str, what: &str) -> Result<Value, RuntimeError> {
         self.note(what, id)?;
         Ok(json!({"hostname": "guest"}))
@@ -254,7 +257,13 @@ async fn machines_have_consoles_ports_and_buttons() {
     let machines: Arc<dyn MachineControl> = told.clone();
     let stand = stand(vec![pod("virt-launcher-db-1", labels)], runtime, Some(machines)).await;
 
-    for (path, channel) in [("console", "Console"), ("vnc", "Vnc"), ("portforward/5432/tcp", "5432")] {
+    for (path, channel) in [
+        ("console", "Console"),
+        ("vnc", "Vnc"),
+        ("usbredir", "UsbRedirection"),
+        ("portforward/53/udp", "Udp(53)"),
+        ("portforward/5432/tcp", "5432"),
+    ] {
         leads_to(&stand, echo());
         let path = format!("/machines/ns/db/{path}");
         let response = stand
@@ -304,9 +313,15 @@ async fn machines_have_consoles_ports_and_buttons() {
     let refused = whole(stand.ask(Method::PUT, "/machines/ns/db/softreboot", &[]).await).await;
     assert_eq!(refused.0, 409);
     assert!(refused.1.contains("does not have guest agent connected"));
+    // Nothing says when it goes on; and what it cannot do at all.
+    for (action, code) in [("freeze", 400), ("melt", 501)] {
+        let path = format!("/machines/ns/db/{action}");
+        assert_eq!(stand.ask(Method::PUT, &path, &[]).await.status(), code, "{action}");
+    }
+    let picture = stand.ask(Method::GET, "/machines/ns/db/vnc/screenshot", &[]).await;
     assert_eq!(
-        stand.ask(Method::PUT, "/machines/ns/db/freeze", &[]).await.status(),
-        501
+        (picture.status().as_u16(), header(picture.headers(), "content-type")),
+        (200, "image/png")
     );
     assert_eq!(
         stand.refusal("/machines/ns/other/userlist").await,
