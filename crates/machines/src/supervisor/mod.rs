@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use qmp::{MachineEvent, Monitor};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 pub use control::{Command, Control, MachineState, Subscription};
 
@@ -34,6 +35,8 @@ use process::Qemu;
 
 /// How long QEMU may take to open its monitor.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a guest may take to go down for a reboot.
+const REBOOT_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long QEMU's last events may take after its end.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -175,14 +178,14 @@ async fn connect(
     qemu: &mut Qemu,
 ) -> Result<Option<(Monitor, mpsc::Receiver<MachineEvent>)>, SupervisorError> {
     let path = dir.run().join("qmp.sock");
-    let deadline = tokio::time::Instant::now() + MONITOR_TIMEOUT;
+    let deadline = Instant::now() + MONITOR_TIMEOUT;
     // QEMU gives no sign when its socket is there, so this one start-up step retries.
     let mut pause = Duration::from_millis(1);
     loop {
         match Monitor::connect(&path).await {
             Ok(connected) => return Ok(Some(connected)),
             Err(_) if qemu.has_ended() => return Ok(None),
-            Err(e) if tokio::time::Instant::now() > deadline => {
+            Err(e) if Instant::now() > deadline => {
                 return Err(step("connect to QEMU's monitor")(io::Error::other(e)));
             }
             Err(_) => tokio::time::sleep(pause).await,
@@ -225,6 +228,11 @@ async fn attend(
     loop {
         tokio::select! {
             () = qemu.ended() => break,
+            () = reboot.given_up() => {
+                reboot = Reboot::No;
+                let monitor = monitor.clone();
+                drop(tokio::spawn(async move { monitor.on_power_off(false).await }));
+            }
             event = events.recv(), if open => match event {
                 Some(event) if reboot.takes(&event) => {
                     if event == MachineEvent::Reset {
@@ -269,8 +277,8 @@ async fn attend(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reboot {
     No,
-    /// The button was pressed.
-    Asked,
+    /// The button was pressed, and when.
+    Asked(Instant),
     /// The guest is down.
     Down,
 }
@@ -278,16 +286,24 @@ enum Reboot {
 impl Reboot {
     fn hear(&mut self, command: &Command) {
         match command {
-            Command::Reboot => *self = Reboot::Asked,
+            Command::Reboot => *self = Reboot::Asked(Instant::now()),
             Command::PowerButton | Command::Quit | Command::Kill => *self = Reboot::No,
             _ => {}
+        }
+    }
+
+    /// Returns when the guest did not heed the button: whatever it does later is its own will.
+    async fn given_up(self) {
+        match self {
+            Reboot::Asked(at) => tokio::time::sleep_until(at + REBOOT_TIMEOUT).await,
+            _ => std::future::pending().await,
         }
     }
 
     /// Whether an event is a step of the reboot, and calls for the next one.
     fn takes(&mut self, event: &MachineEvent) -> bool {
         match (*self, event) {
-            (Reboot::Asked, MachineEvent::Shutdown { .. }) => *self = Reboot::Down,
+            (Reboot::Asked(_), MachineEvent::Shutdown { .. }) => *self = Reboot::Down,
             (Reboot::Down, MachineEvent::Reset) => *self = Reboot::No,
             // Held and let go by us: not paused.
             (Reboot::Down, MachineEvent::Stopped) => {}
@@ -337,4 +353,25 @@ async fn obey(asked: control::Asked, monitor: Arc<Monitor>, killer: process::Kil
         Command::Kill | Command::ReopenLog => Ok(()),
     };
     let _ = asked.answer.send(done.map_err(|e| e.to_string()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reboot_goes_through_its_steps() {
+        let down = MachineEvent::Shutdown {
+            guest: true,
+            reason: "guest-shutdown".into(),
+        };
+        let mut reboot = Reboot::No;
+        assert!(!reboot.takes(&down), "a guest may end by its own will");
+        reboot.hear(&Command::Reboot);
+        assert!(reboot.takes(&down) && reboot.takes(&MachineEvent::Stopped) && reboot.takes(&MachineEvent::Reset));
+        assert!(reboot == Reboot::No);
+        reboot.hear(&Command::Reboot);
+        reboot.hear(&Command::PowerButton);
+        assert!(!reboot.takes(&down), "it was told to end after all");
+    }
 }
