@@ -304,6 +304,10 @@ impl PodRuntime for MachineRuntime {
         self.inner.stats()
     }
 
+    fn storage(&self, container_id: &str) -> Option<PathBuf> {
+        self.inner.container_dir(container_id).ok().map(|dir| dir.path().to_owned())
+    }
+
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError> {
         let events = BroadcastStream::new(self.inner.events.subscribe());
         // A listener that fell behind looks at everything again.

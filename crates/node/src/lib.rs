@@ -13,9 +13,10 @@ mod pods;
 mod probe;
 mod sandbox;
 mod server;
+mod stats;
 
 pub use config::{Config, NodeError, Ports};
 pub use life::Node;
-pub use lookup::{Found, PodLookup};
+pub use lookup::{Found, Places, PodLookup};
 pub use probe::{Kind as ProbeKind, Outcome as ProbeOutcome, Target as ProbeTarget, Watching, watch};
 pub use server::{MachineControl, Server};

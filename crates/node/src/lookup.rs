@@ -3,6 +3,7 @@
 //!
 //! Must not do I/O itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -20,6 +21,19 @@ pub struct Found {
     pub sandbox: Option<SandboxStatus>,
 }
 
+/// Where things of this node are.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Name of the Node object; empty when not known.
+    pub node_name: String,
+    /// Control group below which pods are.
+    pub cgroup_root: String,
+    /// What is kept of pods, each below its UID.
+    pub pods: PathBuf,
+    /// A path on the file system that pods use.
+    pub storage: PathBuf,
+}
+
 /// The pods of this node.
 #[async_trait]
 pub trait PodLookup: Send + Sync {
@@ -31,4 +45,9 @@ pub trait PodLookup: Send + Sync {
 
     /// Every runtime of the node.
     fn runtimes(&self) -> Vec<Arc<dyn PodRuntime>>;
+
+    /// Where things are. Without it numbers come from the runtimes alone.
+    fn places(&self) -> Places {
+        Places::default()
+    }
 }

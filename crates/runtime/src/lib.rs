@@ -72,6 +72,12 @@ pub trait PodRuntime: Send + Sync {
     /// CPU and memory use of every container.
     async fn stats(&self) -> Result<Vec<ContainerStats>, RuntimeError>;
 
+    /// The directory that a container's own writes end up in, where it is not the upper layer of
+    /// its root file system: a machine's disks.
+    fn storage(&self, _container_id: &str) -> Option<PathBuf> {
+        None
+    }
+
     /// Something about a sandbox changed: look again. The stream lives as long as the runtime does.
     async fn events(&self) -> Result<BoxStream<'static, RuntimeEvent>, RuntimeError>;
 

@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::config::{Config, NodeError, Ports, at};
-use crate::lookup::{Found, PodLookup};
+use crate::lookup::{Found, Places, PodLookup};
 use crate::probe::Target;
 use contents::Contents;
 use events::Events;
@@ -399,5 +399,15 @@ impl PodLookup for Node {
 
     fn runtimes(&self) -> Vec<Arc<dyn PodRuntime>> {
         self.shared.runtimes()
+    }
+
+    fn places(&self) -> Places {
+        let config = &self.shared.config;
+        Places {
+            node_name: config.node_name.clone(),
+            cgroup_root: config.cgroup_root.clone(),
+            pods: config.pods_dir(),
+            storage: config.data_dir.clone(),
+        }
     }
 }

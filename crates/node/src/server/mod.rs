@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::lookup::PodLookup;
+use numbers::Stats;
 use route::Caller;
 
 /// Limit of a TLS handshake, and of the head of a request.
@@ -49,7 +50,7 @@ struct Shared {
     lookup: Arc<dyn PodLookup>,
     machines: Option<Arc<dyn MachineControl>>,
     logs_root: PathBuf,
-    rates: numbers::Rates,
+    stats: Stats,
     stop: CancellationToken,
     /// Streams that go on after their request was answered.
     streams: TaskTracker,
@@ -67,7 +68,7 @@ impl Server {
             lookup,
             machines,
             logs_root: logs_root.into(),
-            rates: numbers::Rates::default(),
+            stats: Stats::default(),
             stop: CancellationToken::new(),
             streams: TaskTracker::new(),
         };

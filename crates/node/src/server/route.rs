@@ -88,8 +88,14 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     match parts.as_slice() {
         ["healthz" | "livez" | "readyz"] if reads => Ok(text(StatusCode::OK, "ok")),
         ["pods"] | ["runningpods"] if reads => Ok(numbers::pods(shared)),
-        ["stats", "summary"] if reads => numbers::summary(shared).await,
+        ["stats", "summary"] if reads => {
+            let little = query.is_on("only_cpu_and_memory");
+            numbers::summary(shared, !little).await
+        }
+        ["stats", "usage"] if reads => numbers::usage(shared).await,
         ["metrics", "resource"] if reads => numbers::resource_metrics(shared).await,
+        ["metrics", "cadvisor"] if reads => numbers::cadvisor_metrics(shared).await,
+        ["metrics", "probes"] if reads => Ok(numbers::probe_metrics()),
         ["metrics"] if reads => Ok(numbers::metrics(shared)),
         ["containerLogs", namespace, pod, container] if reads => {
             logs::answer(shared, (namespace, pod, container), &query).await

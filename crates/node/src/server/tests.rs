@@ -54,7 +54,8 @@ fn pod(name: &str, labels: Value) -> Arc<Object> {
         "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "labels": labels},
         "spec": {"nodeName": "n1", "containers": [{"name": "c"}, {"name": "compute"}]},
         "status": {"phase": "Running", "startTime": "2026-01-01T00:00:00Z", "containerStatuses": [
-            {"name": "c", "state": {"running": {}}}]},
+            {"name": "c", "containerID": "fake://c-0", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+             "state": {"running": {"startedAt": "2023-11-14T22:13:20Z"}}}]},
     });
     Arc::new(Object::from_value(value).unwrap())
 }

@@ -53,6 +53,7 @@ async fn numbers_are_told_per_pod_and_node() {
     };
     *lock(&runtime.sandbox) = Some(sandbox("p", vec![attempt("c", 0, ContainerState::Running)]));
     let stand = stand(vec![pod("p", json!({})), pod("q", json!({}))], runtime, None).await;
+    the_api_is_told(&stand).await;
 
     let (status, pods) = stand.get("/pods").await;
     let pods: Value = serde_json::from_str(&pods).unwrap();
@@ -84,6 +85,42 @@ async fn numbers_are_told_per_pod_and_node() {
         assert!(metrics.lines().any(|l| l == line), "{line} is not in {metrics}");
     }
     assert!(stand.get("/metrics").await.1.contains("kubelet_running_pods 2\n"));
+
+    let (status, metrics) = stand.get("/metrics/cadvisor").await;
+    assert_eq!(status, 200);
+    let labels = "{container=\"c\",id=\"\",image=\"i\",name=\"c-0\",namespace=\"ns\",pod=\"p\"}";
+    for line in [
+        format!("container_cpu_usage_seconds_total{labels} 1.5 1700000100000"),
+        format!("container_memory_working_set_bytes{labels} 4096 1700000100000"),
+        "# TYPE container_network_receive_bytes_total counter".to_owned(),
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is not in {metrics}");
+    }
+    // Every line is one of the format.
+    for line in metrics.lines().filter(|l| !l.starts_with("# ")) {
+        let value = line.rsplit_once('}').map_or(line, |(_, rest)| rest);
+        assert!(value.split(' ').skip(1).all(|n| n.parse::<f64>().is_ok()), "{line}");
+    }
+}
+
+/// What `metrics.k8s.io` is made of.
+async fn the_api_is_told(stand: &Stand) {
+    let (status, usage) = stand.get("/stats/usage").await;
+    let usage: Value = serde_json::from_str(&usage).unwrap();
+    assert_eq!(status, 200);
+    assert!(usage["node"]["memoryBytes"].as_u64() > Some(0), "{usage}");
+    assert!(
+        usage["node"]["windowNanoseconds"].as_u64() >= Some(1_000_000_000),
+        "{usage}"
+    );
+    assert_eq!(usage["pods"].as_array().map(Vec::len), Some(1), "{usage}");
+    let c = &usage["pods"][0]["containers"][0];
+    assert_eq!((&c["name"], &c["memoryBytes"]), (&json!("c"), &json!(4096)));
+    // Since its start, 100 seconds ago.
+    assert_eq!(
+        (&c["cpuNanocores"], &c["time"]),
+        (&json!(15_000_000), &json!("2023-11-14T22:15:00Z"))
+    );
 }
 
 #[tokio::test]
