@@ -26,6 +26,8 @@ struct World {
     rules: Arc<Rules>,
     dir: tempfile::TempDir,
     node: Option<Node>,
+    /// What the node sees of the API.
+    informers: Option<Arc<Informers>>,
 }
 
 impl World {
@@ -36,6 +38,7 @@ impl World {
             rules: Arc::default(),
             dir: tempfile::tempdir().unwrap(),
             node: None,
+            informers: None,
         };
         world.begin().await;
         world
@@ -64,6 +67,7 @@ impl World {
             services: Some(self.rules.clone()),
         };
         let informers = Arc::new(Informers::new(client.clone()));
+        self.informers = Some(informers.clone());
         self.node = Some(Node::start(config, client, informers, ports).await.unwrap());
     }
 

@@ -49,6 +49,11 @@ async fn a_pod_stops_when_the_rules_have_left_it() {
         world.pod(name, spec);
         world.until("running", |w| phase(w, name) == "Running").await;
         slice(name, true);
+        // A pod that the node knows as no endpoint of anything is not waited for.
+        let slices = world.informers.as_ref().unwrap().of(&ENDPOINT_SLICES);
+        world
+            .until("the endpoint is known", |_| slices.get("shop", name).is_some())
+            .await;
         world.fake.forget_journal();
         world.rules.asked.lock().unwrap().clear();
         world.delete(name, 30).await;
